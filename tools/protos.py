@@ -25,7 +25,8 @@ def generate(out: Path) -> None:
     # The plugins' scripts lie beside this interpreter, which need not be on the PATH.
     scripts = Path(sys.executable).parent
     plugins = [
-        f"--plugin=protoc-gen-{kind}={scripts / f'protoc-gen-{kind}'}" for kind in ("mypy", "mypy_grpc")
+        f"--plugin=protoc-gen-{kind}={scripts / f'protoc-gen-{kind}'}"
+        for kind in ("mypy", "mypy_grpc")
     ]
     sources = [str(path) for path in sorted(PROTOS.rglob("*.proto"))]
     if protoc.main(["protoc", *includes, *plugins, *outputs, *sources]) != 0:
@@ -35,7 +36,9 @@ def generate(out: Path) -> None:
 def stale(fresh: Path) -> list[str]:
     """Names of committed stubs that differ from those under `fresh`; missing and left-over too."""
     made, kept = stubs(fresh), stubs(PROTOS)
-    return sorted(str(name) for name in made.keys() | kept.keys() if made.get(name) != kept.get(name))
+    return sorted(
+        str(name) for name in made.keys() | kept.keys() if made.get(name) != kept.get(name)
+    )
 
 
 def stubs(root: Path) -> dict[Path, bytes]:
