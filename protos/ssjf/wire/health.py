@@ -16,8 +16,7 @@ class Health:
 
     def __init__(self, *services: str) -> None:
         self.services = ("", *services)
-        # The type stubs of grpc_health leave its aio half out.
-        self.servicer = health.aio.HealthServicer()  # type: ignore[attr-defined]
+        self.servicer = health.aio.HealthServicer()
 
     async def start(self) -> None:
         """Declares every service NOT_SERVING."""

@@ -7,6 +7,7 @@ check, `ssjf up` as its readiness test.
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -17,7 +18,7 @@ from ssjf.wire import channel
 def is_serving(address: str, service: str = "", timeout_s: float = 2.0) -> bool:
     """Whether `service` at `address` says SERVING within `timeout_s` seconds."""
     with channel.connect_blocking(address) as connection:
-        stub = health_pb2_grpc.HealthStub(connection)
+        stub: Any = health_pb2_grpc.HealthStub(connection)  # its methods are not in the stubs
         try:
             answer = stub.Check(
                 health_pb2.HealthCheckRequest(service=service),

@@ -24,10 +24,9 @@ if TYPE_CHECKING:  # grpc's classes are generic in their type stubs only
     Context = grpc.aio.ServicerContext[Any, Any]
     Handler = grpc.RpcMethodHandler[Any, Any]
     Method = Callable[[Any, Context], Awaitable[Any]]
-    Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Handler]]
 
 
-class Boundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # as above
+class Boundary(grpc.aio.ServerInterceptor):
     """Wraps every method of the ssjf packages; others (health, reflection) pass."""
 
     async def intercept_service(
@@ -36,7 +35,7 @@ class Boundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # as abov
             [grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]
         ],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> Handler:
+    ) -> Handler | None:
         """The method's handler, guarded."""
         handler = await continuation(handler_call_details)
         if handler is None or not handler_call_details.method.startswith("/ssjf."):
