@@ -1,0 +1,1 @@
+"""The gateway: the public gRPC service, its SSJF queue and its links to predictor and engines."""

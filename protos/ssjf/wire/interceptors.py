@@ -22,7 +22,6 @@ from ssjf.wire import errors, logs, request_id
 
 if TYPE_CHECKING:  # grpc's classes are generic in their type stubs only
     Context = grpc.aio.ServicerContext[Any, Any]
-    Handler = grpc.RpcMethodHandler[Any, Any]
     Method = Callable[[Any, Context], Awaitable[Any]]
 
 
@@ -32,10 +31,10 @@ class Boundary(grpc.aio.ServerInterceptor):
     async def intercept_service(
         self,
         continuation: Callable[
-            [grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]
+            [grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]
         ],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> Handler | None:
+    ) -> Any:
         """The method's handler, guarded."""
         handler = await continuation(handler_call_details)
         if handler is None or not handler_call_details.method.startswith("/ssjf."):
@@ -48,7 +47,7 @@ class _Undecodable:
     """Stands for a message whose bytes could not be parsed."""
 
 
-def _guarded(handler: Any) -> Handler:
+def _guarded(handler: Any) -> grpc.RpcMethodHandler[Any, Any]:
     decode = _tolerant(handler.request_deserializer)
     encode = handler.response_serializer
     if handler.unary_unary is not None:

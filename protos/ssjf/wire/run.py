@@ -32,9 +32,10 @@ def load_settings(service: str, settings_type: type[S], arguments: list[str] | N
     except pydantic.ValidationError as error:
         prefix = settings_type.model_config.get("env_prefix") or ""
         for problem in error.errors():
-            key = ".".join(str(part) for part in problem["loc"]) or "settings"
-            shown = f"--{key.replace('_', '-')} ({prefix}{key.upper()})"
-            print(f"{service}: {shown}: {problem['msg']}", file=sys.stderr)
+            key = ".".join(str(part) for part in problem["loc"])
+            shown = f"--{key.replace('_', '-')} ({prefix}{key.upper()}): " if key else ""
+            message = problem["msg"].removeprefix("Value error, ")
+            print(f"{service}: {shown}{message}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -1,0 +1,103 @@
+"""The gateway's settings; the composition root reads them once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, field_validator, model_validator
+from pydantic_settings import SettingsConfigDict
+
+from gateway_svc.scheduling import policy
+from ssjf.wire.settings import SETTINGS, ServiceSettings
+
+
+class GatewaySettings(ServiceSettings):
+    """Settings of the gateway service (environment: SSJF_GATEWAY_…)."""
+
+    model_config = SETTINGS | SettingsConfigDict(
+        env_prefix="SSJF_GATEWAY_", cli_prog_name="gateway_svc"
+    )
+
+    port: int = Field(default=50051, ge=0, le=65535)
+    """Port to listen on; 0 takes a free one."""
+    engines: str = "127.0.0.1:50053"
+    """Engines behind the queue, as host:port, separated by commas."""
+    predictor: str = "127.0.0.1:50052"
+    """The predictor, as host:port; "none" to run on the prior alone."""
+    policy: str = "ssjf"
+    """Order of the queue: fcfs, ssjf or oracle (benchmarks only)."""
+    max_queued: int = Field(default=1024, ge=1, le=1_000_000)
+    """Requests that may wait; more are refused with RESOURCE_EXHAUSTED."""
+    queue_timeout_s: float = Field(default=600.0, gt=0, le=86_400, allow_inf_nan=False)
+    """Seconds that a request may wait before it fails with DEADLINE_EXCEEDED."""
+    max_passes: int = Field(default=64, ge=0)
+    """Requests that may start past one whose KV tokens do not fit yet."""
+    prediction_budget_ms: float = Field(default=50.0, ge=0, le=60_000, allow_inf_nan=False)
+    """Milliseconds that a request waits for its prediction; then it is queued under the prior."""
+    prediction_timeout_s: float = Field(default=5.0, gt=0, le=600)
+    """Seconds after which a late prediction is given up."""
+    prior_tokens: float = Field(default=256.0, gt=0, le=1_000_000)
+    """Output tokens that the prior starts from."""
+    prefill_token_ms: float = Field(default=0.05, ge=0, allow_inf_nan=False)
+    """Step model: milliseconds of prefill a prompt token. Only its ratio to the next counts."""
+    decode_token_ms: float = Field(default=6.5, gt=0, allow_inf_nan=False)
+    """Step model: milliseconds of decode an output token."""
+    default_max_tokens: int = Field(default=1024, ge=1)
+    """max_tokens of a request that has none; shrinks to what the context leaves."""
+    tokenize_timeout_s: float = Field(default=10.0, gt=0, le=600)
+    """Seconds that an engine may take to tokenise a prompt."""
+    stall_timeout_s: float = Field(default=30.0, gt=0, le=3600)
+    """Seconds that a client may stop reading before its request ends with SLOW_CONSUMER."""
+    benchmark: bool = False
+    """Copy benchmark_payload to the engine and allow the oracle policy."""
+    oracle_lengths: Path | None = None
+    """JSON object of true output tokens by request id, for --policy oracle; needs --benchmark."""
+
+    @field_validator("policy")
+    @classmethod
+    def _known_policy(cls, name: str) -> str:
+        if name not in policy.names():
+            raise ValueError(f"there are: {', '.join(policy.names())}")
+        return name
+
+    @field_validator("engines")
+    @classmethod
+    def _addresses(cls, engines: str) -> str:
+        listed = [address for address in engines.split(",") if address.strip()]
+        if not listed:
+            raise ValueError("at least one host:port is needed")
+        for address in listed:
+            check_address(address.strip())
+        return engines
+
+    @field_validator("predictor")
+    @classmethod
+    def _predictor_address(cls, predictor: str) -> str:
+        if predictor not in ("", "none"):
+            check_address(predictor)
+        return predictor
+
+    @model_validator(mode="after")
+    def _oracle_needs_benchmark(self) -> GatewaySettings:
+        if not self.benchmark and (self.oracle_lengths or self.policy == "oracle"):
+            raise ValueError("the oracle policy and oracle_lengths need --benchmark")
+        if self.policy == "oracle" and self.oracle_lengths is None:
+            raise ValueError("the oracle policy needs --oracle-lengths FILE")
+        return self
+
+    @property
+    def engine_addresses(self) -> tuple[str, ...]:
+        """The engines, one by one."""
+        return tuple(part.strip() for part in self.engines.split(",") if part.strip())
+
+    @property
+    def predictor_address(self) -> str | None:
+        """The predictor, or None."""
+        return None if self.predictor in ("", "none") else self.predictor
+
+
+def check_address(address: str) -> None:
+    """Raises ValueError where `address` is not host:port."""
+    host, colon, port = address.rpartition(":")
+    if not (host and colon and port.isdecimal() and 0 < int(port) < 65536):
+        raise ValueError(f"{address!r} is not host:port")

@@ -1,0 +1,189 @@
+"""One engine's `Serve` stream: connects, keeps it alive, reports to the dispatcher.
+
+A link lives as long as the gateway and reconnects for ever. Each connection is an
+epoch; what an earlier one still had under way cannot reach a later one. An engine
+that says nothing for three heartbeats is dead, whatever its TCP connection says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Final
+
+import grpc
+
+from gateway_svc.dispatcher import Dispatcher
+from gateway_svc.scheduling.credits import Room
+from ssjf.engine.v1 import engine_pb2, engine_pb2_grpc
+from ssjf.wire import channel, logs
+from ssjf.wire.errors import IncompatiblePeer, decode
+from ssjf.wire.schema import SCHEMA_REVISION
+
+if TYPE_CHECKING:
+    ServeCall = grpc.aio.StreamStreamCall[engine_pb2.ServeRequest, engine_pb2.ServeResponse]
+
+HEARTBEAT_S: Final = 1.0
+DEAD_AFTER_S: Final = 3 * HEARTBEAT_S
+RECONNECT_S: Final = 0.25
+
+
+class EngineLink:
+    """The connection to one engine; `accept` refuses a welcome by raising IncompatiblePeer."""
+
+    def __init__(
+        self,
+        address: str,
+        dispatcher: Dispatcher,
+        accept: Callable[[engine_pb2.Welcome], None],
+    ) -> None:
+        self.key = address
+        self.name = address
+        self.welcome: engine_pb2.Welcome | None = None
+        self.last_capacity = engine_pb2.Capacity()
+        self._dispatcher = dispatcher
+        self._accept = accept
+        self._channel = channel.connect(address)
+        self._outbox: asyncio.Queue[engine_pb2.ServeRequest] = asyncio.Queue()
+        self._epoch = 0
+        self._complaint = ""
+
+    def send_batch(self, batch: engine_pb2.ScheduledBatch) -> None:
+        """Queues a batch for the engine."""
+        self._outbox.put_nowait(engine_pb2.ServeRequest(batch=batch))
+
+    def send_cancel(self, job_id: int) -> None:
+        """Queues a cancellation for the engine."""
+        cancel = engine_pb2.Cancel(sequence_ids=[job_id])
+        self._outbox.put_nowait(engine_pb2.ServeRequest(cancel=cancel))
+
+    async def tokenize(
+        self, request: engine_pb2.TokenizeRequest, timeout_s: float
+    ) -> tuple[int, ...]:
+        """The prompt's token ids. Raises AioRpcError."""
+        stub = engine_pb2_grpc.EngineServiceStub(self._channel)
+        response = await stub.Tokenize(request, timeout=timeout_s)
+        return tuple(response.token_ids)
+
+    async def run(self) -> None:
+        """Keeps the link up until cancelled."""
+        try:
+            while True:
+                try:
+                    await self._serve_once()
+                except (grpc.aio.AioRpcError, ConnectionError, IncompatiblePeer) as error:
+                    self._complain(error)
+                await asyncio.sleep(RECONNECT_S)
+        finally:
+            await self._channel.close()
+
+    async def _serve_once(self) -> None:
+        self._epoch += 1
+        self._outbox = asyncio.Queue()
+        async with self._open() as call:
+            welcome = await self._greet(call)
+            self._accept(welcome)
+            self.welcome, self.name = welcome, welcome.engine_id or self.key
+            writer = asyncio.create_task(self._write(call))
+            limits = welcome.limits
+            self._dispatcher.engine_joined(self, Room(limits.max_sequences, limits.kv_tokens))
+            logs.get_logger().info("engine joined", engine=self.name, address=self.key)
+            self._complaint = ""
+            try:
+                await self._read(call)
+            finally:
+                writer.cancel()
+                self.welcome = None
+                self._dispatcher.engine_left(self)
+                logs.get_logger().warning("engine left", engine=self.name, address=self.key)
+
+    @asynccontextmanager
+    async def _open(self) -> AsyncIterator[ServeCall]:
+        stub: engine_pb2_grpc.EngineServiceAsyncStub = engine_pb2_grpc.EngineServiceStub(
+            self._channel
+        )
+        call = stub.Serve()
+        try:
+            yield call
+        finally:
+            call.cancel()  # a call left to the garbage collector can go on running
+
+    async def _greet(self, call: ServeCall) -> engine_pb2.Welcome:
+        hello = engine_pb2.Hello(
+            gateway_id="gateway",
+            schema_revision=SCHEMA_REVISION,
+            epoch=self._epoch,
+            batching_mode=engine_pb2.BATCHING_MODE_CONTINUOUS,
+        )
+        await call.write(engine_pb2.ServeRequest(hello=hello))
+        answer = await _read_one(call)
+        if answer.WhichOneof("message") != "welcome":
+            raise IncompatiblePeer(f"{self.key} did not say welcome first")
+        welcome = answer.welcome
+        if welcome.schema_revision != SCHEMA_REVISION:
+            raise IncompatiblePeer(
+                f"{self.key} speaks revision {welcome.schema_revision}, not {SCHEMA_REVISION}"
+            )
+        if welcome.epoch != self._epoch:
+            raise IncompatiblePeer(f"{self.key} answered epoch {welcome.epoch}, not {self._epoch}")
+        return welcome
+
+    async def _write(self, call: ServeCall) -> None:
+        count = 0
+        with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # the reader tells
+            while True:
+                try:
+                    message = await asyncio.wait_for(self._outbox.get(), HEARTBEAT_S)
+                except TimeoutError:
+                    count += 1
+                    heartbeat = engine_pb2.Heartbeat(count=count)
+                    message = engine_pb2.ServeRequest(heartbeat=heartbeat)
+                await call.write(message)
+
+    async def _read(self, call: ServeCall) -> None:
+        while True:
+            message = await _read_one(call)
+            match message.WhichOneof("message"):
+                case "step":
+                    self._dispatcher.step(self, message.step)
+                case "finished":
+                    self._dispatcher.sequence_finished(self, message.finished)
+                case "error":
+                    self._log_failure(message.error)
+                    self._dispatcher.sequence_failed(self, message.error)
+                case "capacity":
+                    self.last_capacity = message.capacity
+                    self._dispatcher.capacity(self, message.capacity)
+                case "heartbeat" | "drained":
+                    pass
+                case other:
+                    raise IncompatiblePeer(f"{self.key} sent {other} in the middle of its stream")
+
+    def _log_failure(self, failure: engine_pb2.SequenceError) -> None:
+        logs.get_logger().error(
+            "sequence failed",
+            engine=self.name,
+            job=failure.sequence_id,
+            code=engine_pb2.SequenceErrorCode.Name(failure.code),
+            message=failure.message,
+        )
+
+    def _complain(self, error: Exception) -> None:
+        """Logs why the link is down, once for each reason."""
+        is_rpc = isinstance(error, grpc.aio.AioRpcError)
+        complaint = decode(error).message if is_rpc else str(error)  # type: ignore[arg-type]
+        if complaint != self._complaint:
+            logs.get_logger().warning("no engine", address=self.key, why=complaint)
+        self._complaint = complaint
+
+
+async def _read_one(call: ServeCall) -> engine_pb2.ServeResponse:
+    """The next message. Raises ConnectionError at the end and where none comes in time."""
+    try:
+        message = await asyncio.wait_for(call.read(), DEAD_AFTER_S)
+    except TimeoutError:
+        raise ConnectionError(f"nothing heard for {DEAD_AFTER_S:g} s") from None
+    if not isinstance(message, engine_pb2.ServeResponse):
+        raise ConnectionError("the engine ended the stream")
+    return message

@@ -1,0 +1,1 @@
+"""One file a policy; `gateway_svc.scheduling.policy` finds them."""
