@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from gateway_svc.config import GatewaySettings
@@ -29,6 +30,25 @@ SERVICE = gateway_pb2.DESCRIPTOR.services_by_name["GatewayService"].full_name
 async def serve(settings: GatewaySettings) -> None:
     """Runs the gateway until a signal has stopped it."""
     stop_metrics = metrics.serve(settings.metrics_port, settings.metrics_host)
+    async with running_gateway(settings) as gateway:
+        await server.serve_until_signal(
+            gateway.listening, gateway.dispatcher.drain, settings.drain_timeout_s
+        )
+    stop_metrics()
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """A gateway that listens, with the parts that others look into."""
+
+    listening: server.Listening
+    dispatcher: Dispatcher
+    fleet: Fleet
+
+
+@asynccontextmanager
+async def running_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
+    """The whole gateway in this process; stops it on the way out, without a drain."""
     engines_changed = asyncio.Event()
     dispatcher = Dispatcher(
         build_core(settings),
@@ -48,10 +68,12 @@ async def serve(settings: GatewaySettings) -> None:
         _background(_report_readiness(listening.health, dispatcher, engines_changed)),
         _background(fleet.run()),
     ):
-        await server.serve_until_signal(listening, dispatcher.drain, settings.drain_timeout_s)
+        try:
+            yield Gateway(listening, dispatcher, fleet)
+        finally:
+            await listening.server.stop(grace=0)
     if predictor is not None:
         await predictor.close()
-    stop_metrics()
 
 
 def build_core(settings: GatewaySettings) -> SchedulingCore:

@@ -42,7 +42,7 @@ class GatewaySettings(ServiceSettings):
     """Step model: milliseconds of prefill a prompt token. Only its ratio to the next counts."""
     decode_token_ms: float = Field(default=6.5, gt=0, allow_inf_nan=False)
     """Step model: milliseconds of decode an output token."""
-    default_max_tokens: int = Field(default=1024, ge=1)
+    default_max_tokens: int = Field(default=1024, ge=1, le=1_000_000)
     """max_tokens of a request that has none; shrinks to what the context leaves."""
     tokenize_timeout_s: float = Field(default=10.0, gt=0, le=600)
     """Seconds that an engine may take to tokenise a prompt."""
@@ -68,6 +68,8 @@ class GatewaySettings(ServiceSettings):
             raise ValueError("at least one host:port is needed")
         for address in listed:
             check_address(address.strip())
+        if len({address.strip() for address in listed}) < len(listed):
+            raise ValueError("the same host:port is listed twice")
         return engines
 
     @field_validator("predictor")

@@ -8,6 +8,7 @@ only, so nothing here needs a lock. Every accepted request ends in the ledger on
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -71,7 +72,8 @@ class Dispatcher:
             raise errors.Draining("the gateway is shutting down", retry_after_s=1.0)
         if request_id in self._ids:
             raise errors.DuplicateRequest(f"request_id {request_id} is in the gateway already")
-        if len(self._ids) - self.core.running_count >= max_queued:
+        preparing = len(self._ids) - len(self._live)
+        if preparing + self.core.waiting_count >= max_queued:
             raise self._queue_full(max_queued)
         self._ids.add(request_id)
         self._idle.clear()
@@ -83,8 +85,11 @@ class Dispatcher:
                 self._idle.set()
 
     @contextmanager
-    def place(self, live: LiveRequest) -> Iterator[None]:
-        """Queues the request and frees whatever it holds on the way out, whatever happened."""
+    def place(self, live: LiveRequest) -> Iterator[int]:
+        """Queues the request and frees whatever it holds on the way out, whatever happened.
+
+        Yields the number of requests waiting, this one included, as it was queued.
+        """
         now_s = self._clock()
         live.moments.queued_s = now_s
         try:
@@ -93,14 +98,15 @@ class Dispatcher:
             raise self._queue_full(self.core.waiting_count) from full
         self.ledger.accepted += 1
         self._live[live.job.job_id] = live
+        queue_length = self.core.waiting_count
         outcome = Outcome.FAILED
         try:
             self.pump()
-            yield
+            yield queue_length
             outcome = Outcome.FINISHED
         except asyncio.CancelledError:
-            deadline_passed = self._clock() >= live.job.deadline_s
-            outcome = Outcome.FAILED if deadline_passed else Outcome.CANCELLED
+            at_deadline = _at_deadline(live.job, self._clock())
+            outcome = Outcome.FAILED if at_deadline else Outcome.CANCELLED
             raise
         finally:
             self._release(live, outcome)
@@ -145,24 +151,25 @@ class Dispatcher:
 
     # Engines ----------------------------------------------------------------
 
-    def engine_joined(self, engine: Engine, room: Room) -> None:
-        """An engine can take work."""
+    def engine_joined(self, engine: Engine, max_job_tokens: int) -> None:
+        """An engine is there; it gets work once it has said what it has free."""
         self.engines[engine.key] = engine
-        self.core.join(engine.key, room)
+        self.core.join(engine.key, Room(0, 0), max_job_tokens)
         metrics.ENGINES.set(len(self.engines))
         self._engines_changed()
-        self.pump()
 
     def engine_left(self, engine: Engine) -> None:
         """An engine is gone: what had sent nothing waits again, the rest fails."""
         if self.engines.pop(engine.key, None) is None:
             return
-        for job in self.core.leave(engine.key).lost:
+        departure = self.core.leave(engine.key)
+        for job in departure.requeued:
+            self._live[job.job_id].requeue(self._clock())
+        for job in departure.lost:
             live = self._live[job.job_id]
             live.fail(errors.EngineLost(live.output_tokens))
         metrics.ENGINES.set(len(self.engines))
         self._engines_changed()
-        self._arm_timer()
         self.pump()
 
     def capacity(self, engine: Engine, capacity: engine_pb2.Capacity) -> None:
@@ -193,6 +200,9 @@ class Dispatcher:
         if live is None:
             return
         self.core.finished(finished.sequence_id)
+        if finished.output_tokens != live.output_tokens:  # its last tokens never came
+            live.fail(errors.EngineLost(live.output_tokens))
+            return
         self.prior.learn(finished.prompt_tokens, finished.output_tokens)
         now_s = self._clock()
         self._finish_interval_s += 0.1 * (now_s - self._last_finish_s - self._finish_interval_s)
@@ -210,10 +220,10 @@ class Dispatcher:
     def pump(self) -> None:
         """Gives every engine what fits now."""
         self._expire()
-        if self.core.waiting_count == 0:
-            return
-        for engine in self.engines.values():
-            self._feed(engine)
+        if self.core.waiting_count:
+            for engine in self.engines.values():
+                self._feed(engine)
+        self._observe_levels()
 
     # Shutdown ---------------------------------------------------------------
 
@@ -263,13 +273,12 @@ class Dispatcher:
             self.engines[engine_key].send_cancel(live.job.job_id)
         self.ledger.end(outcome)
         metrics.REQUESTS.labels(outcome.value).inc()
-        self._observe_levels()
+        self.pump()  # what it held up may start
 
     def _expire(self) -> None:
         for job, expiry in self.core.expire(self._clock()):
             self._live[job.job_id].fail(_expired(job, expiry))
         self._arm_timer()
-        self._observe_levels()
 
     def _arm_timer(self) -> None:
         if self._timer is not None:
@@ -277,7 +286,7 @@ class Dispatcher:
         wait_s = self.core.next_expiry_s() - self._clock()
         # A day at most: the loop cannot wait for ever, and re-arming is cheap.
         delay_s = min(max(wait_s, 0.0), 86_400.0)
-        self._timer = asyncio.get_running_loop().call_later(delay_s, self._expire)
+        self._timer = asyncio.get_running_loop().call_later(delay_s, self.pump)
 
     def _observe_levels(self) -> None:
         metrics.WAITING.set(self.core.waiting_count)
@@ -286,6 +295,16 @@ class Dispatcher:
     def _queue_full(self, waiting: int) -> errors.QueueFull:
         retry_s = min(max(self._finish_interval_s, 0.1), 60.0)
         return errors.QueueFull("queue", f"{waiting} requests are waiting", retry_s)
+
+
+def _at_deadline(job: Job, now_s: float) -> bool:
+    """Whether a cancellation at `now_s` is the deadline's.
+
+    At the deadline the client's own timer cancels the call, mostly before ours fires: grpc
+    rounds what is left up, by 1 % at most, and the request was on its way for a while.
+    """
+    early_s = 0.05 + 0.01 * (job.deadline_s - job.arrival_s)
+    return math.isfinite(job.deadline_s) and now_s >= job.deadline_s - early_s
 
 
 def _expired(job: Job, expiry: Expiry) -> errors.SsjfError:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Final
 import grpc
 
 from gateway_svc.dispatcher import Dispatcher
-from gateway_svc.scheduling.credits import Room
 from ssjf.engine.v1 import engine_pb2, engine_pb2_grpc
 from ssjf.wire import channel, logs
 from ssjf.wire.errors import IncompatiblePeer, decode
@@ -74,6 +73,8 @@ class EngineLink:
                     await self._serve_once()
                 except (grpc.aio.AioRpcError, ConnectionError, IncompatiblePeer) as error:
                     self._complain(error)
+                except Exception:  # a bug must not take the link down for good
+                    logs.get_logger().exception("engine link broke", address=self.key)
                 await asyncio.sleep(RECONNECT_S)
         finally:
             await self._channel.close()
@@ -85,12 +86,14 @@ class EngineLink:
             welcome = await self._greet(call)
             self._accept(welcome)
             self.welcome, self.name = welcome, welcome.engine_id or self.key
+            self.last_capacity = engine_pb2.Capacity()
             writer = asyncio.create_task(self._write(call))
-            limits = welcome.limits
-            self._dispatcher.engine_joined(self, Room(limits.max_sequences, limits.kv_tokens))
-            logs.get_logger().info("engine joined", engine=self.name, address=self.key)
-            self._complaint = ""
             try:
+                limits = welcome.limits
+                most = min(limits.max_context_tokens, limits.kv_tokens)
+                self._dispatcher.engine_joined(self, most)
+                logs.get_logger().info("engine joined", engine=self.name, address=self.key)
+                self._complaint = ""
                 await self._read(call)
             finally:
                 writer.cancel()
@@ -134,7 +137,8 @@ class EngineLink:
         with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # the reader tells
             while True:
                 try:
-                    message = await asyncio.wait_for(self._outbox.get(), HEARTBEAT_S)
+                    async with asyncio.timeout(HEARTBEAT_S):
+                        message = await self._outbox.get()
                 except TimeoutError:
                     count += 1
                     heartbeat = engine_pb2.Heartbeat(count=count)
@@ -181,7 +185,9 @@ class EngineLink:
 async def _read_one(call: ServeCall) -> engine_pb2.ServeResponse:
     """The next message. Raises ConnectionError at the end and where none comes in time."""
     try:
-        message = await asyncio.wait_for(call.read(), DEAD_AFTER_S)
+        # Not wait_for: it swallows a cancellation that meets a message (Python 3.11).
+        async with asyncio.timeout(DEAD_AFTER_S):
+            message = await call.read()
     except TimeoutError:
         raise ConnectionError(f"nothing heard for {DEAD_AFTER_S:g} s") from None
     if not isinstance(message, engine_pb2.ServeResponse):

@@ -78,6 +78,9 @@ class Fleet:
 
     def _accept(self, welcome: engine_pb2.Welcome) -> None:
         """Takes the first engine's model as the gateway's; refuses another's."""
+        limits = welcome.limits
+        if not (welcome.model.vocabulary_size and limits.max_context_tokens and limits.kv_tokens):
+            raise errors.IncompatiblePeer(f"engine {welcome.engine_id} tells no model or limits")
         if self._model is None:
             self._model = welcome.model
         for field in ("name", "vocabulary_hash"):

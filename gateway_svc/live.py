@@ -27,8 +27,11 @@ class Moments:
 
     received_s: float
     queued_s: float = 0.0
+    """Start of its latest stay in the queue."""
     started_s: float = 0.0
     first_token_s: float = 0.0
+    waited_s: float = 0.0
+    """In the queue, all ended stays together."""
 
 
 @dataclass(slots=True)
@@ -55,11 +58,17 @@ class LiveRequest:
     def start(self, engine_name: str, now_s: float) -> None:
         """An engine has the request; told to the client the first time only."""
         self.engine_name = engine_name
-        waited_ms = (now_s - self.moments.queued_s) * 1e3
+        self.moments.waited_s += now_s - self.moments.queued_s
         if not self.moments.started_s:
+            waited_ms = self.moments.waited_s * 1e3
             self._started = gateway_pb2.Started(engine_id=engine_name, queue_wait_ms=waited_ms)
         self.moments.started_s = now_s
         self._changed.set()
+
+    def requeue(self, now_s: float) -> None:
+        """Its engine is gone and it waits again; the client is not told."""
+        self.engine_name = ""
+        self.moments.queued_s = now_s
 
     def push(self, tokens: engine_pb2.SequenceTokens, now_s: float) -> bool:
         """Takes new output; False where it was sent before. Raises GappedOutput."""

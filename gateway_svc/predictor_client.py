@@ -107,6 +107,8 @@ class PredictorClient:
             response = await stub.Predict(request, timeout=self.timeout_s)
         except grpc.aio.AioRpcError as error:
             raise PredictionFailed(f"{error.code().name}: {error.details()}") from error
+        if not isinstance(response, predictor_pb2.PredictResponse):
+            raise PredictionFailed("the answer is no PredictResponse")  # grpc gives None for those
         tokens = _sane(response)
         self.state.revision = response.revision
         return tokens

@@ -59,6 +59,8 @@ class GatewayService(gateway_pb2_grpc.GatewayServiceServicer):
         """Streams one answer: queued started delta* finished."""
         received_s = self._clock()
         deadline_s = received_s + _time_remaining_s(context)
+        if request_id.is_valid(request.request_id):
+            request_id.current.set(request.request_id)
         accepted = False
         try:
             model = self._fleet.served(request.model)
@@ -74,10 +76,11 @@ class GatewayService(gateway_pb2_grpc.GatewayServiceServicer):
                 job = self._job(parsed, sampling, len(prompt), forecast, received_s, deadline_s)
                 sequence = translate.sequence(job.job_id, parsed, prompt, sampling)
                 live = LiveRequest(job, sequence, Moments(received_s), forecast is not None)
-                with self._dispatcher.place(live):
+                with self._dispatcher.place(live) as queue_length:
                     accepted = True
+                    queued = translate.queued(live, queue_length)
                     self._expect_late(question, live)
-                    await self._stream(live, context)
+                    await self._stream(queued, live, context)
         except errors.SsjfError as error:
             if not accepted:
                 self._dispatcher.refused(error.reason)
@@ -189,9 +192,10 @@ class GatewayService(gateway_pb2_grpc.GatewayServiceServicer):
         if not question.failed:
             question.when_answered(take)
 
-    async def _stream(self, live: LiveRequest, context: Context) -> None:
-        waiting = self._dispatcher.core.waiting_count
-        await self._write(context, translate.queued(live, waiting))
+    async def _stream(
+        self, queued: gateway_pb2.GenerateResponse, live: LiveRequest, context: Context
+    ) -> None:
+        await self._write(context, queued)
         ended = False
         while not ended:
             await live.changed()

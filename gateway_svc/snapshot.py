@@ -33,16 +33,16 @@ def queue(dispatcher: Dispatcher, most: int, now_s: float) -> gateway_pb2.GetQue
 def _entry(dispatcher: Dispatcher, job: Job, now_s: float) -> gateway_pb2.QueueEntry:
     live = dispatcher.live(job.job_id)
     waits = dispatcher.core.engine_of(job.job_id) is None
-    until_s = now_s if waits else live.moments.started_s
+    waited_s = live.moments.waited_s + (now_s - live.moments.queued_s if waits else 0.0)
     return gateway_pb2.QueueEntry(
         request_id=job.request_id,
         priority=translate.PRIORITY_CLASSES[job.priority],
         prompt_tokens=job.prompt_tokens,
         predicted_tokens=job.expected_output_tokens,
         prediction_source=translate.source(live),
-        waited_ms=(until_s - live.moments.queued_s) * 1e3,
+        waited_ms=waited_s * 1e3,
         output_tokens=live.output_tokens,
-        engine_id="" if waits else live.engine_name,
+        engine_id=live.engine_name,
     )
 
 

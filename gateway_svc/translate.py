@@ -82,7 +82,7 @@ def fit(
     room = model.max_request_tokens - prompt_tokens
     sampling = parsed.sampling
     if prompt_tokens < 1:
-        raise InvalidRequest([Violation("prompt", "has no tokens")])
+        raise InvalidRequest([Violation(_input_field(parsed), "has no tokens")])
     if room < 1:
         text = f"has {prompt_tokens} tokens; the context holds {model.max_request_tokens}"
         raise InvalidRequest([Violation(_input_field(parsed), f"{text}, answer included")])
@@ -184,7 +184,7 @@ def finished(live: LiveRequest, now_s: float) -> gateway_pb2.GenerateResponse:
             source=source(live),
         ),
         timings=gateway_pb2.Timings(
-            queue_wait_ms=(moments.started_s - moments.queued_s) * 1e3,
+            queue_wait_ms=moments.waited_s * 1e3,
             prefill_ms=end.prefill_ms,
             decode_ms=end.decode_ms,
             total_ms=(now_s - moments.received_s) * 1e3,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -146,11 +147,14 @@ class SchedulingCore:
             heapq.heappop(self._expiries)
         return self._expiries[0][0] if self._expiries else float("inf")
 
-    def join(self, engine_id: str, room: Room) -> None:
-        """An engine is there, with `room` free. Raises ValueError where it already is."""
+    def join(self, engine_id: str, room: Room, max_job_tokens: int = sys.maxsize) -> None:
+        """An engine is there, with `room` free. Raises ValueError where it already is.
+
+        Jobs of more than `max_job_tokens` KV tokens are left to other engines.
+        """
         if engine_id in self._engines:
             raise ValueError(f"engine {engine_id} has already joined")
-        self._engines[engine_id] = EngineCredits(room)
+        self._engines[engine_id] = EngineCredits(room, max_job_tokens)
 
     def credit(self, engine_id: str, room: Room, batch_id: int) -> None:
         """The engine says what it has free, as of the batch `batch_id`."""
@@ -174,28 +178,32 @@ class SchedulingCore:
     def next_batch(self, engine_id: str, now_s: float) -> Batch | None:
         """The jobs to start on this engine now, credits taken; None where none fits or waits.
 
-        Expired jobs are skipped and left to `expire`. A job too large for the free KV
-        tokens is passed by smaller ones behind it, `max_passes` times at most.
+        Expired jobs are skipped and left to `expire`, jobs too large for this engine to
+        other engines. A job that only has to wait for KV tokens to become free is passed
+        by smaller ones behind it, `max_passes` times at most.
         """
         account = self._engines[engine_id]
         room = account.available()
         chosen: list[Job] = []
+        skipped: list[_Waiting] = []
         passed: list[tuple[_Waiting, int]] = []
+        may_start = sys.maxsize  # how many more before one that was passed has had enough
         for entry in self._in_order(room):
-            if self._expires_s(entry.job) <= now_s:
-                passed.append((entry, len(chosen)))
+            if self._expires_s(entry.job) <= now_s or entry.job.kv_tokens > account.max_job_tokens:
+                skipped.append(entry)
             elif room.fits(entry.job):
                 room = room.without(entry.job)
                 chosen.append(entry.job)
                 self._start(entry, engine_id)
-                if room.sequences == 0:
-                    break
+                may_start -= 1
             else:
                 passed.append((entry, len(chosen)))
-                if entry.passes >= self._limits.max_passes:
-                    break
+                may_start = min(may_start, self._limits.max_passes - entry.passes)
+            if room.sequences == 0 or may_start <= 0:
+                break
         for entry, started_before in passed:
             entry.passes += len(chosen) - started_before
+        for entry in itertools.chain(skipped, (entry for entry, _ in passed)):
             heapq.heappush(self._order, (entry.place, entry.job.job_id))
         return Batch(account.take(chosen), tuple(chosen)) if chosen else None
 
@@ -228,6 +236,8 @@ class SchedulingCore:
         engines = {entry.engine_id for entry in self._running.values()}
         if not current <= set(self._order):
             raise BrokenInvariant("a waiting job is not in the heap")
+        if not self._waiting.keys() <= {job_id for _, job_id in self._expiries}:
+            raise BrokenInvariant("a waiting job would never expire")
         if self._waiting.keys() & self._running.keys():
             raise BrokenInvariant("a job waits and runs")
         if not engines <= self._engines.keys():
@@ -240,6 +250,18 @@ class SchedulingCore:
         place = (int(job.priority), self._policy.key(job), arrival)
         self._waiting[job.job_id] = _Waiting(job, place, passes)
         heapq.heappush(self._order, (place, job.job_id))
+        self._compact()
+
+    def _compact(self) -> None:
+        """Drops what jobs that left or moved have in the heaps, before it outweighs the rest."""
+        most = 64 + 2 * len(self._waiting)
+        if len(self._order) > most:
+            self._order = [(entry.place, job_id) for job_id, entry in self._waiting.items()]
+            heapq.heapify(self._order)
+        if len(self._expiries) > most:
+            waiting = self._waiting.items()
+            self._expiries = [(self._expires_s(entry.job), job_id) for job_id, entry in waiting]
+            heapq.heapify(self._expiries)
 
     def _in_order(self, room: Room) -> Iterator[_Waiting]:
         """Takes current entries off the heap, in order, while there is a place to fill."""

@@ -30,9 +30,13 @@ class Room:
 
 @dataclass(slots=True)
 class EngineCredits:
-    """The running account of one engine."""
+    """The running account of one engine.
+
+    `max_job_tokens`: KV tokens of the largest job that the engine can ever hold.
+    """
 
     reported: Room
+    max_job_tokens: int
     last_batch_id: int = 0
     _unseen: dict[int, list[Job]] = field(default_factory=dict)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -31,7 +32,7 @@ def configure(service: str, *, level: str = "info", json: bool | None = None) ->
         wrapper_class=structlog.make_filtering_bound_logger(
             logging.getLevelNamesMapping()[level.upper()]
         ),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(_LossyStderr()),  # type: ignore[arg-type]
     )
     structlog.contextvars.bind_contextvars(service=service)
 
@@ -40,6 +41,20 @@ def get_logger() -> structlog.stdlib.BoundLogger:
     """A logger bound to this process's service."""
     logger: structlog.stdlib.BoundLogger = structlog.get_logger()
     return logger
+
+
+class _LossyStderr:
+    """Stderr as structlog needs it; a full disk or a closed pipe loses lines, never a request."""
+
+    def write(self, text: str) -> None:
+        """Writes what can be written."""
+        with suppress(OSError, ValueError):
+            sys.stderr.write(text)
+
+    def flush(self) -> None:
+        """Flushes what can be flushed."""
+        with suppress(OSError, ValueError):
+            sys.stderr.flush()
 
 
 def _escape(

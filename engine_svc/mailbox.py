@@ -1,0 +1,58 @@
+"""Carries commands to the engine thread and reports back to the event loop.
+
+It knows neither gRPC nor tensors. The service posts and reads, the engine takes; the
+engine never waits for the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+from typing import Final
+
+from engine_svc.messages import Command, Report
+
+MAX_WAITING_REPORTS: Final = 4096
+
+
+class Mailbox:
+    """Commands for the engine thread, in the order in which they were posted."""
+
+    def __init__(self) -> None:
+        self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
+
+    def post(self, command: Command) -> None:
+        """Leaves a command; any thread, never blocks."""
+        self._commands.put(command)
+
+    def take(self, *, wait: bool) -> list[Command]:
+        """All commands there are; `wait` blocks until there is one."""
+        commands = [self._commands.get()] if wait else []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                commands.append(self._commands.get_nowait())
+        return commands
+
+
+class ReportsOverflow(Exception):
+    """The reader of an outbox stopped reading."""
+
+
+class Outbox:
+    """Reports for one stream. Created on its event loop, filled by the engine thread."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._reports: asyncio.Queue[Report] = asyncio.Queue()
+
+    def put(self, report: Report) -> None:
+        """Leaves a report; any thread, never blocks. Nothing where the loop has ended."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._reports.put_nowait, report)
+
+    async def get(self) -> Report:
+        """The next report. Raises ReportsOverflow where too many have gathered."""
+        if self._reports.qsize() > MAX_WAITING_REPORTS:
+            raise ReportsOverflow(f"{self._reports.qsize()} reports wait to be sent")
+        return await self._reports.get()

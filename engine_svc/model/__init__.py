@@ -1,0 +1,1 @@
+"""The language model: its configuration, its weights, one file a family."""

@@ -1,0 +1,142 @@
+"""One open `Serve` stream: reads the gateway's messages, sends the engine's.
+
+It holds the stream's side of the grammar and the signs of life; what is inside the
+engine is the engine thread's. Made by `service`, which lets in one at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Coroutine
+from typing import TYPE_CHECKING, Any, Final
+
+from engine_svc import translate
+from engine_svc.mailbox import Mailbox, Outbox, ReportsOverflow
+from engine_svc.messages import Attach, Cancel, Detach, Drain
+from engine_svc.translate import Bounds
+from ssjf.engine.v1 import engine_pb2
+from ssjf.wire import logs
+from ssjf.wire.errors import InvalidRequest, Violation
+
+if TYPE_CHECKING:
+    from ssjf.wire.interceptors import Context
+
+HEARTBEAT_INTERVAL_S: Final = 1.0
+SILENCE_LIMIT_S: Final = 3.0
+"""Silence after which the gateway counts as gone."""
+
+Requests = AsyncIterator[engine_pb2.ServeRequest]
+
+
+class Stream:
+    """A stream whose hello has been accepted; `run` lasts as long as it does."""
+
+    def __init__(
+        self, requests: Requests, context: Context, mailbox: Mailbox, bounds: Bounds
+    ) -> None:
+        self._requests = requests
+        self._context = context
+        self._mailbox = mailbox
+        self._bounds = bounds
+        self._outbox = Outbox()
+        self._writing = asyncio.Lock()
+        self._live: set[int] = set()
+        self._batch_id = 0
+        self._draining = False
+        self._heard_s = time.monotonic()
+
+    async def run(self, welcome: engine_pb2.Welcome) -> None:
+        """Serves until either side ends the stream or falls silent; then frees everything.
+
+        Raises InvalidRequest where the gateway breaks the grammar.
+        """
+        await self._write(engine_pb2.ServeResponse(welcome=welcome))
+        self._mailbox.post(Attach(self._outbox.put))
+        try:
+            await _first_of(self._read(), self._send(), self._beat(), self._listen_for_silence())
+        finally:
+            self._mailbox.post(Detach())
+
+    async def _read(self) -> None:
+        async for message in self._requests:
+            self._heard_s = time.monotonic()
+            self._obey(message)
+
+    def _obey(self, message: engine_pb2.ServeRequest) -> None:
+        match message.WhichOneof("message"):
+            case "batch":
+                self._start(message.batch)
+            case "cancel":
+                self._live.difference_update(message.cancel.sequence_ids)
+                self._mailbox.post(Cancel(tuple(message.cancel.sequence_ids)))
+            case "drain":
+                self._draining = True
+                self._mailbox.post(Drain())
+            case "heartbeat":
+                pass
+            case "hello":
+                raise _broken("message", "hello comes first and only first")
+            case _:
+                raise _broken("message", "must be set")
+
+    def _start(self, batch: engine_pb2.ScheduledBatch) -> None:
+        ids = {sequence.sequence_id for sequence in batch.sequences}
+        if self._draining:
+            raise _broken("batch", "nothing comes after drain but cancel and heartbeat")
+        if batch.batch_id <= self._batch_id:
+            raise _broken("batch.batch_id", f"is {batch.batch_id} after {self._batch_id}")
+        if len(ids) != len(batch.sequences) or ids & self._live:
+            raise _broken("batch.sequences.sequence_id", "is used twice")
+        self._batch_id = batch.batch_id
+        self._live |= ids
+        self._mailbox.post(translate.start(batch, self._bounds))
+
+    async def _send(self) -> None:
+        while True:
+            try:
+                report = await self._outbox.get()
+            except ReportsOverflow as error:
+                logs.get_logger().warning("gateway stopped reading", reason=str(error))
+                return
+            for message in translate.responses(report):
+                await self._write(message)
+            self._live.difference_update(finished.sequence_id for finished in report.finished)
+            self._live.difference_update(failed.sequence_id for failed in report.failed)
+            if report.drained:
+                return
+
+    async def _beat(self) -> None:
+        count = 0
+        while True:
+            await asyncio.sleep(HEARTBEAT_INTERVAL_S)
+            count += 1
+            await self._write(engine_pb2.ServeResponse(heartbeat=engine_pb2.Heartbeat(count=count)))
+
+    async def _listen_for_silence(self) -> None:
+        # No event to wait for: each message heard moves the end of the wait.
+        while (left_s := self._heard_s + SILENCE_LIMIT_S - time.monotonic()) > 0:  # noqa: ASYNC110
+            await asyncio.sleep(left_s)
+        logs.get_logger().warning("gateway is silent", silence_s=SILENCE_LIMIT_S)
+
+    async def _write(self, message: engine_pb2.ServeResponse) -> None:
+        # Two tasks write; grpc.aio takes one message at a time.
+        async with self._writing:
+            await self._context.write(message)
+
+
+def _broken(field: str, description: str) -> InvalidRequest:
+    return InvalidRequest([Violation(field, description)])
+
+
+async def _first_of(*coroutines: Coroutine[Any, Any, None]) -> None:
+    """Runs them together until one ends, cancels the rest, and raises what it raised."""
+    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        task.result()

@@ -1,0 +1,105 @@
+"""Runs an engine turn by turn, without a thread, and collects what it reports."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from engine_svc.assembly import Assembled
+from engine_svc.engine import Engine
+from engine_svc.kv_cache import CacheShape
+from engine_svc.mailbox import Mailbox
+from engine_svc.messages import Attach, Command, Failed, Finished, NewToken, Report, Start
+from engine_svc.params import SamplingParams
+from engine_svc.scheduler import Capacity
+from engine_svc.sequence import Sequence as EngineSequence
+
+
+class HasEngine(Protocol):
+    """An engine of the assembly, or one with a script for a model."""
+
+    @property
+    def engine(self) -> Engine: ...
+    @property
+    def mailbox(self) -> Mailbox: ...
+    @property
+    def shape(self) -> CacheShape: ...
+
+
+@dataclass
+class Turns:
+    """An engine and its reports so far."""
+
+    assembled: HasEngine
+    reports: list[Report] = field(default_factory=list)
+    batches: int = 0
+
+    def __post_init__(self) -> None:
+        self.post(Attach(self.reports.append))
+
+    def post(self, command: Command) -> None:
+        self.assembled.mailbox.post(command)
+
+    def start(self, *sequences: EngineSequence) -> None:
+        self.batches += 1
+        self.post(Start(self.batches, sequences))
+
+    def turn(self, times: int = 1) -> None:
+        for _ in range(times):
+            self.assembled.engine.obey(wait=False)
+            self.assembled.engine.step()
+
+    def until_idle(self) -> None:
+        self.turn()
+        while self.capacity.running_sequences:
+            self.turn()
+
+    @property
+    def capacity(self) -> Capacity:
+        return [r.capacity for r in self.reports if r.capacity is not None][-1]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether everything that an engine can give out is back."""
+        shape = self.assembled.shape
+        return self.capacity == Capacity(
+            shape.max_sequences, shape.total_blocks * shape.block_tokens, 0
+        )
+
+    def news(self, sequence_id: int) -> list[NewToken]:
+        found = [t for r in self.reports for t in r.tokens if t.sequence_id == sequence_id]
+        assert [t.index for t in found] == list(range(len(found)))
+        return found
+
+    def tokens(self, sequence_id: int) -> list[int]:
+        return [t.token_id for t in self.news(sequence_id)]
+
+    def text(self, sequence_id: int) -> str:
+        return "".join(t.text for t in self.news(sequence_id))
+
+    def finished(self, sequence_id: int) -> Finished:
+        (found,) = [f for r in self.reports for f in r.finished if f.sequence_id == sequence_id]
+        return found
+
+    def failed(self, sequence_id: int) -> Failed:
+        (found,) = [f for r in self.reports for f in r.failed if f.sequence_id == sequence_id]
+        return found
+
+
+def make_sequence(
+    sequence_id: int,
+    prompt: Sequence[int] = (5, 6, 7),
+    forced_tokens: int | None = None,
+    **params: Any,
+) -> EngineSequence:
+    sampling = SamplingParams(**{"max_tokens": 8, **params})
+    return EngineSequence(sequence_id, tuple(prompt), sampling, forced_tokens=forced_tokens)
+
+
+def alone(make_engine: Callable[..., Assembled], sequence: EngineSequence) -> list[int]:
+    """The tokens that a sequence gets in an engine of its own."""
+    turns = Turns(make_engine())
+    turns.start(sequence)
+    turns.until_idle()
+    return turns.tokens(sequence.sequence_id)

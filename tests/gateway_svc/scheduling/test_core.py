@@ -1,0 +1,366 @@
+from __future__ import annotations
+
+import pytest
+
+from gateway_svc.scheduling.core import BrokenInvariant, CoreFull, Departure, Expiry
+from gateway_svc.scheduling.credits import Room
+from gateway_svc.scheduling.job import Priority
+from tests.gateway_svc.scheduling.jobs import ENGINE, WIDE, core_of, ids, job
+
+# Order -----------------------------------------------------------------------
+
+
+def test_the_shortest_predicted_job_starts_first() -> None:
+    core = core_of()
+    core.join(ENGINE, Room(1, 100_000))
+    for number, tokens in ((1, 300.0), (2, 20.0), (3, 100.0)):
+        core.submit(job(number, tokens))
+    assert [each.job_id for each in core.waiting()] == [2, 3, 1]
+    assert ids(core.next_batch(ENGINE, 9.0)) == [2]
+
+
+def test_a_batch_is_in_the_order_of_the_schedule() -> None:
+    core = core_of()
+    core.join(ENGINE, WIDE)
+    for number, tokens in ((1, 300.0), (2, 20.0), (3, 100.0)):
+        core.submit(job(number, tokens))
+    assert ids(core.next_batch(ENGINE, 9.0)) == [2, 3, 1]
+
+
+@pytest.mark.parametrize("policy", ["fcfs", "ssjf"])
+def test_ties_go_by_arrival(policy: str) -> None:
+    core = core_of(policy)
+    core.join(ENGINE, WIDE)
+    for number in (7, 3, 5):
+        core.submit(job(number, 50.0, arrival_s=1.0))
+    assert ids(core.next_batch(ENGINE, 9.0)) == [7, 3, 5]
+
+
+def test_a_higher_class_goes_first_however_long_it_is() -> None:
+    core = core_of()
+    core.join(ENGINE, WIDE)
+    core.submit(job(1, 1.0, priority=Priority.BATCH))
+    core.submit(job(2, 5.0, priority=Priority.STANDARD))
+    core.submit(job(3, 900.0, priority=Priority.URGENT))
+    assert ids(core.next_batch(ENGINE, 9.0)) == [3, 2, 1]
+
+
+def test_a_prediction_beyond_max_tokens_counts_as_max_tokens() -> None:
+    core = core_of()
+    core.join(ENGINE, WIDE)
+    core.submit(job(1, 50.0))
+    core.submit(job(2, 900.0, max_tokens=20))
+    assert ids(core.next_batch(ENGINE, 9.0)) == [2, 1]
+
+
+# Repricing -------------------------------------------------------------------
+
+
+def test_repricing_moves_a_waiting_job() -> None:
+    core = core_of()
+    core.join(ENGINE, WIDE)
+    core.submit(job(1, 50.0))
+    core.submit(job(2, 90.0))
+    assert core.reprice(2, 10.0)
+    assert [each.predicted_tokens for each in core.waiting()] == [10.0, 50.0]
+    assert ids(core.next_batch(ENGINE, 9.0)) == [2, 1]
+
+
+def test_repricing_there_and_back_starts_a_job_once() -> None:
+    core = core_of()
+    core.join(ENGINE, WIDE)
+    core.submit(job(1, 50.0))
+    core.reprice(1, 10.0)
+    core.reprice(1, 50.0)
+    assert ids(core.next_batch(ENGINE, 9.0)) == [1]
+    assert core.next_batch(ENGINE, 9.0) is None
+
+
+def test_repricing_keeps_the_place_of_arrival_among_equals() -> None:
+    core = core_of()
+    core.join(ENGINE, WIDE)
+    core.submit(job(1, 90.0))
+    core.submit(job(2, 10.0))
+    core.reprice(1, 10.0)
+    assert ids(core.next_batch(ENGINE, 9.0)) == [1, 2]
+
+
+@pytest.mark.parametrize("state", ["running", "cancelled", "unknown"])
+def test_a_job_that_does_not_wait_is_not_repriced(state: str) -> None:
+    core = core_of()
+    core.join(ENGINE, WIDE)
+    if state != "unknown":
+        core.submit(job(1))
+    if state == "running":
+        core.next_batch(ENGINE, 2.0)
+    if state == "cancelled":
+        core.cancel(1)
+    assert not core.reprice(1, 5.0)
+    assert core.waiting() == []
+
+
+# Bounds ----------------------------------------------------------------------
+
+
+def test_a_full_queue_refuses_and_forgets() -> None:
+    core = core_of(max_queued=2)
+    core.submit(job(1))
+    core.submit(job(2))
+    with pytest.raises(CoreFull):
+        core.submit(job(3))
+    core.cancel(1)
+    core.submit(job(3))
+    assert core.waiting_count == 2
+
+
+def test_running_jobs_take_no_place_in_the_queue() -> None:
+    core = core_of(max_queued=1)
+    core.join(ENGINE, WIDE)
+    core.submit(job(1))
+    core.next_batch(ENGINE, 1.0)
+    core.submit(job(2))
+    assert (core.waiting_count, core.running_count) == (1, 1)
+
+
+def test_an_id_in_use_is_refused() -> None:
+    core = core_of()
+    core.join(ENGINE, WIDE)
+    core.submit(job(1))
+    with pytest.raises(ValueError, match="already here"):
+        core.submit(job(1))
+    core.next_batch(ENGINE, 1.0)
+    with pytest.raises(ValueError, match="already here"):
+        core.submit(job(1))
+
+
+# Cancelling and expiring -----------------------------------------------------
+
+
+def test_cancelling_a_waiting_job_forgets_it() -> None:
+    core = core_of()
+    core.join(ENGINE, WIDE)
+    core.submit(job(1))
+    assert core.cancel(1) is None
+    assert core.next_batch(ENGINE, 2.0) is None
+
+
+def test_cancelling_a_running_job_names_its_engine() -> None:
+    core = core_of()
+    core.join(ENGINE, WIDE)
+    core.submit(job(1))
+    core.next_batch(ENGINE, 2.0)
+    assert core.cancel(1) == ENGINE
+    assert core.cancel(1) is None
+    assert core.running_count == 0
+
+
+def test_a_cancelled_jobs_place_is_free_only_when_the_engine_says_so() -> None:
+    core = core_of()
+    core.join(ENGINE, Room(1, 100_000))
+    core.submit(job(1))
+    core.submit(job(2))
+    core.next_batch(ENGINE, 3.0)
+    core.cancel(1)
+    assert core.next_batch(ENGINE, 3.0) is None
+    core.credit(ENGINE, Room(1, 100_000), batch_id=1)
+    assert ids(core.next_batch(ENGINE, 3.0)) == [2]
+
+
+def test_a_passed_deadline_and_a_long_wait_are_told_apart() -> None:
+    core = core_of(queue_timeout_s=10.0)
+    core.submit(job(1, arrival_s=0.0, deadline_s=4.0))
+    core.submit(job(2, arrival_s=0.0))
+    core.submit(job(3, arrival_s=5.0, deadline_s=99.0))
+    assert core.next_expiry_s() == 4.0
+    assert [(each.job_id, why) for each, why in core.expire(4.0)] == [(1, Expiry.DEADLINE)]
+    assert core.next_expiry_s() == 10.0
+    assert [(each.job_id, why) for each, why in core.expire(10.0)] == [(2, Expiry.QUEUE_TIMEOUT)]
+    assert core.next_expiry_s() == 15.0
+    assert core.waiting_count == 1
+
+
+def test_nothing_expires_that_runs() -> None:
+    core = core_of(queue_timeout_s=10.0)
+    core.join(ENGINE, WIDE)
+    core.submit(job(1, arrival_s=0.0, deadline_s=5.0))
+    core.next_batch(ENGINE, 1.0)
+    assert core.expire(99.0) == []
+    assert core.next_expiry_s() == float("inf")
+    assert core.running_count == 1
+
+
+def test_an_expired_job_is_not_started_before_it_is_dropped() -> None:
+    core = core_of()
+    core.join(ENGINE, WIDE)
+    core.submit(job(1, 1.0, deadline_s=4.0))
+    core.submit(job(2, 9.0))
+    assert ids(core.next_batch(ENGINE, 4.0)) == [2]
+    assert [each.job_id for each, _ in core.expire(4.0)] == [1]
+
+
+# Engines ---------------------------------------------------------------------
+
+
+def test_what_a_lost_engine_had_not_answered_waits_again_at_its_old_place() -> None:
+    core = core_of("fcfs")
+    core.join(ENGINE, Room(3, 100_000))
+    for number in (1, 2, 3):
+        core.submit(job(number))
+    core.next_batch(ENGINE, 4.0)
+    core.submit(job(4))
+    core.has_output(2)
+    departure = core.leave(ENGINE)
+    assert departure == Departure(requeued=(job(1), job(3)), lost=(job(2),))
+    core.join(ENGINE, WIDE)
+    assert ids(core.next_batch(ENGINE, 5.0)) == [1, 3, 4]
+
+
+def test_a_requeued_job_can_still_expire() -> None:
+    core = core_of()
+    core.join(ENGINE, WIDE)
+    core.submit(job(1, deadline_s=6.0))
+    core.next_batch(ENGINE, 2.0)
+    assert core.next_expiry_s() == float("inf")
+    core.leave(ENGINE)
+    assert core.next_expiry_s() == 6.0
+    assert len(core.expire(6.0)) == 1
+
+
+def test_an_engine_that_leaves_keeps_the_others_jobs_running() -> None:
+    core = core_of()
+    core.join("a", Room(1, 100_000))
+    core.join("b", Room(1, 100_000))
+    core.submit(job(1))
+    core.submit(job(2))
+    core.next_batch("a", 3.0)
+    core.next_batch("b", 3.0)
+    core.leave("a")
+    assert [(each.job_id, engine) for each, engine in core.running()] == [(2, "b")]
+    assert (core.engine_of(2), core.engine_of(1)) == ("b", None)
+
+
+def test_an_engine_joins_once() -> None:
+    core = core_of()
+    core.join(ENGINE, WIDE)
+    with pytest.raises(ValueError, match="already joined"):
+        core.join(ENGINE, WIDE)
+
+
+def test_batches_are_numbered_from_one_on_each_engine() -> None:
+    core = core_of()
+    core.join("a", Room(1, 100_000))
+    core.join("b", Room(1, 100_000))
+    for number in (1, 2, 3):
+        core.submit(job(number))
+    first, second = core.next_batch("a", 4.0), core.next_batch("b", 4.0)
+    core.credit("a", Room(1, 100_000), batch_id=1)
+    third = core.next_batch("a", 4.0)
+    assert [batch.batch_id for batch in (first, second, third) if batch] == [1, 1, 2]
+
+
+# KV tokens -------------------------------------------------------------------
+
+
+def test_a_job_that_does_not_fit_is_passed_by_smaller_ones() -> None:
+    core = core_of()
+    core.join(ENGINE, Room(8, 1000))
+    core.submit(job(1, 1.0, max_tokens=5000))
+    core.submit(job(2, 5.0, max_tokens=400))
+    core.submit(job(3, 9.0, max_tokens=400))
+    assert ids(core.next_batch(ENGINE, 4.0)) == [2, 3]
+    assert [each.job_id for each in core.waiting()] == [1]
+
+
+def test_a_job_is_passed_at_most_max_passes_times_even_within_a_batch() -> None:
+    core = core_of(max_passes=2)
+    core.join(ENGINE, Room(8, 1000))
+    core.submit(job(1, 1.0, max_tokens=2000))
+    for number in (2, 3, 4, 5):
+        core.submit(job(number, 5.0, max_tokens=10))
+    assert ids(core.next_batch(ENGINE, 6.0)) == [2, 3]
+    core.credit(ENGINE, Room(8, 1000), batch_id=1)
+    assert core.next_batch(ENGINE, 6.0) is None
+    core.credit(ENGINE, Room(8, 2500), batch_id=1)
+    assert ids(core.next_batch(ENGINE, 6.0)) == [1, 4, 5]
+
+
+def test_with_no_passes_the_first_that_does_not_fit_holds_up_the_rest() -> None:
+    core = core_of(max_passes=0)
+    core.join(ENGINE, Room(8, 1000))
+    core.submit(job(1, 1.0, max_tokens=10))
+    core.submit(job(2, 2.0, max_tokens=2000))
+    core.submit(job(3, 3.0, max_tokens=10))
+    assert ids(core.next_batch(ENGINE, 4.0)) == [1]
+
+
+def test_passes_survive_a_reprice() -> None:
+    core = core_of(max_passes=1)
+    core.join(ENGINE, Room(8, 1000))
+    core.submit(job(1, 1.0, max_tokens=2000))
+    core.submit(job(2, 5.0, max_tokens=10))
+    core.submit(job(3, 6.0, max_tokens=10))
+    assert ids(core.next_batch(ENGINE, 4.0)) == [2]
+    core.reprice(1, 2.0)
+    assert core.next_batch(ENGINE, 4.0) is None
+
+
+def test_a_job_that_an_engine_can_never_hold_neither_blocks_it_nor_starts_there() -> None:
+    core = core_of(max_passes=0)
+    core.join("small", WIDE, max_job_tokens=500)
+    core.join("large", WIDE)
+    core.submit(job(1, 1.0, max_tokens=2000))
+    core.submit(job(2, 5.0, max_tokens=10))
+    assert ids(core.next_batch("small", 3.0)) == [2]
+    assert ids(core.next_batch("large", 3.0)) == [1]
+
+
+# Credits ---------------------------------------------------------------------
+
+
+def test_a_late_report_does_not_free_what_is_still_on_its_way() -> None:
+    core = core_of()
+    core.join(ENGINE, Room(2, 100_000))
+    for number in (1, 2, 3):
+        core.submit(job(number))
+    assert ids(core.next_batch(ENGINE, 4.0)) == [1, 2]
+    core.credit(ENGINE, Room(2, 100_000), batch_id=0)
+    assert core.next_batch(ENGINE, 4.0) is None
+    core.credit(ENGINE, Room(0, 98_000), batch_id=1)
+    assert core.next_batch(ENGINE, 4.0) is None
+    core.credit(ENGINE, Room(1, 99_000), batch_id=1)
+    assert ids(core.next_batch(ENGINE, 4.0)) == [3]
+
+
+def test_an_engine_without_a_free_place_gets_nothing() -> None:
+    core = core_of()
+    core.join(ENGINE, Room(0, 100_000))
+    core.submit(job(1))
+    assert core.next_batch(ENGINE, 2.0) is None
+    assert core.waiting_count == 1
+
+
+# Invariants ------------------------------------------------------------------
+
+
+def test_what_leaves_the_queue_leaves_no_trace_behind_a_job_that_waits_on() -> None:
+    core = core_of()
+    core.submit(job(0, 1.0))
+    for number in range(1, 2000):
+        core.submit(job(number, 500.0))
+        core.cancel(number)
+    core.check()
+    assert core.waiting_count == 1
+    assert len(core._order) + len(core._expiries) < 500
+
+
+@pytest.mark.parametrize("loss", ["_order", "_expiries", "_engines"])
+def test_check_notices_what_is_broken(loss: str) -> None:
+    core = core_of()
+    core.join(ENGINE, Room(1, 100_000))
+    core.submit(job(1))
+    core.submit(job(2))
+    core.next_batch(ENGINE, 3.0)
+    core.check()
+    getattr(core, loss).clear()
+    with pytest.raises(BrokenInvariant):
+        core.check()

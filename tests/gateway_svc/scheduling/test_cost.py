@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from gateway_svc.scheduling.cost import StepModel
+from tests.gateway_svc.scheduling.jobs import job
+
+
+def test_service_time_is_prefill_plus_decode() -> None:
+    model = StepModel(prefill_token_ms=0.5, decode_token_ms=10.0)
+    assert model.service_ms(job(1, prompt_tokens=8), output_tokens=3) == 34.0
+
+
+@pytest.mark.parametrize("rates", [(-0.1, 1.0), (0.1, 0.0), (0.1, -1.0), (math.nan, 1.0)])
+def test_a_rate_that_is_not_positive_is_refused(rates: tuple[float, float]) -> None:
+    with pytest.raises(ValueError, match="step model"):
+        StepModel(*rates)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"prompt_tokens": 0},
+        {"max_tokens": 0},
+        {"predicted_tokens": 0.0},
+        {"predicted_tokens": math.nan},
+        {"predicted_tokens": -1.0},
+    ],
+)
+def test_a_job_that_cannot_be_scheduled_is_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="job 1"):
+        job(1, **fields)

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import pytest
+
+from gateway_svc.live import GappedOutput, LiveRequest, Moments
+from gateway_svc.scheduling.job import Job
+from ssjf.engine.v1 import engine_pb2, sampling_pb2
+from ssjf.gateway.v1 import gateway_pb2
+from ssjf.wire import errors
+
+
+@pytest.fixture
+def live() -> LiveRequest:
+    job = Job(1, "r1", 0.0, prompt_tokens=3, max_tokens=9, predicted_tokens=5.0)
+    return LiveRequest(job, engine_pb2.Sequence(), Moments(0.0, queued_s=1.0), from_model=True)
+
+
+def output(first_index: int, *ids: int, text: str = "x") -> engine_pb2.SequenceTokens:
+    logprobs = [sampling_pb2.TokenLogprobs(logprob=-float(number)) for number in ids]
+    return engine_pb2.SequenceTokens(
+        sequence_id=1, first_index=first_index, token_ids=ids, text=text, logprobs=logprobs
+    )
+
+
+def test_output_that_piles_up_is_one_delta(live: LiveRequest) -> None:
+    assert live.push(output(0, 4, 5, text="ab"), 2.0)
+    assert live.push(output(2, 6, text="c"), 3.0)
+    (event,) = live.take()
+    delta = event.delta
+    assert (delta.first_index, list(delta.token_ids), delta.text) == (0, [4, 5, 6], "abc")
+    assert [entry.logprob for entry in delta.logprobs] == [-4.0, -5.0, -6.0]
+    assert live.take() == []
+    live.push(output(3, 7), 4.0)
+    assert live.take()[0].delta.first_index == 3
+
+
+def test_the_start_comes_before_the_output(live: LiveRequest) -> None:
+    live.start("a", 2.5)
+    live.push(output(0, 4), 3.0)
+    started, delta = live.take()
+    assert started.started == gateway_pb2.Started(engine_id="a", queue_wait_ms=1500.0)
+    assert delta.HasField("delta")
+
+
+def test_text_without_a_token_is_output_too(live: LiveRequest) -> None:
+    live.push(output(0, 4, text=""), 2.0)
+    live.push(output(1, text="held back"), 3.0)
+    assert live.take()[0].delta.text == "held back"
+    assert live.output_tokens == 1
+
+
+def test_the_first_token_is_timed_once(live: LiveRequest) -> None:
+    live.push(output(0, text="x"), 2.0)
+    live.push(output(0, 4), 3.0)
+    live.push(output(1, 5), 4.0)
+    assert live.moments.first_token_s == 3.0
+
+
+def test_output_that_came_before_is_dropped(live: LiveRequest) -> None:
+    live.push(output(0, 4, 5), 2.0)
+    assert not live.push(output(1, 5), 3.0)
+    assert live.output_tokens == 2
+
+
+def test_a_gap_is_noticed(live: LiveRequest) -> None:
+    live.push(output(0, 4), 2.0)
+    with pytest.raises(GappedOutput):
+        live.push(output(2, 6), 3.0)
+    assert live.output_tokens == 1
+
+
+def test_the_client_is_told_of_the_first_start_only(live: LiveRequest) -> None:
+    live.start("a", 2.0)
+    live.take()
+    live.requeue(5.0)
+    live.start("b", 7.0)
+    assert live.take() == []
+    assert live.engine_name == "b"
+    assert live.moments.waited_s == 1.0 + 2.0
+
+
+def test_the_first_end_wins(live: LiveRequest) -> None:
+    first, second = errors.EngineLost(1), errors.Internal("later")
+    live.fail(first)
+    live.fail(second)
+    live.finish(engine_pb2.SequenceFinished())
+    assert (live.error, live.finished) == (first, None)
+
+
+def test_a_finished_request_cannot_fail(live: LiveRequest) -> None:
+    live.finish(engine_pb2.SequenceFinished())
+    live.fail(errors.Internal("later"))
+    assert live.error is None
+    assert live.ended
