@@ -22,7 +22,7 @@ from ssjf.engine.v1 import engine_pb2, engine_pb2_grpc
 from ssjf.wire import logs, metrics
 from ssjf.wire.run import StartupError, main_entry
 from ssjf.wire.schema import SCHEMA_REVISION
-from ssjf.wire.server import listen, serve_until_signal
+from ssjf.wire.server import check_address, listen, serve_until_signal
 
 SERVICE = "ssjf.engine.v1.EngineService"
 
@@ -69,6 +69,7 @@ def start_loop(run: Callable[[], None]) -> asyncio.Future[None]:
 async def serve(settings: EngineSettings) -> None:
     """Serves until a signal; raises StartupError where the engine cannot start or breaks."""
     log = logs.get_logger()
+    check_address(settings)  # before the model, which takes seconds
     assembled = await asyncio.to_thread(assemble, settings)
     log.info("model loaded", device=str(assembled.loaded.model.device))
     service = service_of(assembled, settings)
@@ -111,7 +112,7 @@ async def _until_either_ends(
 
 def main() -> None:
     """The command `python -m engine_svc`."""
-    main_entry("engine", EngineSettings, serve)
+    main_entry("engine_svc", EngineSettings, serve)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ class EngineLink:
         self._channel = channel.connect(address)
         self._outbox: asyncio.Queue[engine_pb2.ServeRequest] = asyncio.Queue()
         self._epoch = 0
-        self._complaint = ""
+        self._complaints: set[str] = set()
 
     def send_batch(self, batch: engine_pb2.ScheduledBatch) -> None:
         """Queues a batch for the engine."""
@@ -93,7 +93,7 @@ class EngineLink:
                 most = min(limits.max_context_tokens, limits.kv_tokens)
                 self._dispatcher.engine_joined(self, most)
                 logs.get_logger().info("engine joined", engine=self.name, address=self.key)
-                self._complaint = ""
+                self._complaints.clear()
                 await self._read(call)
             finally:
                 writer.cancel()
@@ -174,12 +174,12 @@ class EngineLink:
         )
 
     def _complain(self, error: Exception) -> None:
-        """Logs why the link is down, once for each reason."""
+        """Logs why the link is down, once for each reason until it is up again."""
         is_rpc = isinstance(error, grpc.aio.AioRpcError)
         complaint = decode(error).message if is_rpc else str(error)  # type: ignore[arg-type]
-        if complaint != self._complaint:
+        if complaint not in self._complaints:
             logs.get_logger().warning("no engine", address=self.key, why=complaint)
-        self._complaint = complaint
+        self._complaints.add(complaint)
 
 
 async def _read_one(call: ServeCall) -> engine_pb2.ServeResponse:

@@ -26,6 +26,8 @@ COLUMNS: Final = (
     *("tokens\n/s", "\nτ-b", "priors\nused", "oracle's\ngain"),
 )
 MIN_WIDTH: Final = 80
+# The order of the work alone, which decides how well the last batch is filled, gives some.
+MAX_UNEVENNESS: Final = 1.15
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,9 +131,22 @@ def show(results: Results, out: Path, console: Console) -> None:
         f"between policies (numeric ties) {', '.join(differing)}".rstrip(),
         f"plot {out / 'demo.png'}, figures {out / 'demo.json'}",
     ):
-        console.print(line, markup=False, highlight=False)
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if note := _uneven(results.summaries()):
+        console.print(note, style="yellow", markup=False, highlight=False, soft_wrap=True)
     for line in results.failures():
         console.print(f"failed: {line}", style="red", markup=False, highlight=False)
+
+
+def _uneven(summaries: Sequence[Summary]) -> str | None:
+    """A warning where the bursts, which are the same work, did not run at the same speed."""
+    speeds = [s.output_tokens_per_s for s in summaries if s.arrivals == "burst" and not s.failed]
+    if not speeds or max(speeds) <= MAX_UNEVENNESS * min(speeds):
+        return None
+    return (
+        f"The bursts ran at {min(speeds):.0f} to {max(speeds):.0f} tokens/s: something else kept "
+        "this machine busy, and the times compare more than the policies."
+    )
 
 
 def table(summaries: Sequence[Summary], share: float | None) -> Table:

@@ -12,13 +12,14 @@ import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import google.rpc
 import grpc
 import pytest
 
 from ssjf.gateway.v1 import gateway_pb2, gateway_pb2_grpc
+from ssjf_cli.stack import Stack
 
 pytestmark = pytest.mark.service
 
@@ -34,14 +35,6 @@ UNREACHABLE = ("ENOTFOUND", "EAI_AGAIN", "ECONNREFUSED", "ECONNRESET", "ETIMEDOU
 Line = dict[str, Any]
 
 
-class Stack(Protocol):
-    """The three running services."""
-
-    @property
-    def gateway_address(self) -> str:
-        """``host:port`` of the gateway."""
-
-
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The client's script, its packages installed beside a copy of it."""
@@ -51,7 +44,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("node")
     for name in ("client.js", "package.json", "package-lock.json", ".npmrc"):
         shutil.copy(CLIENT_DIR / name, folder)
-    command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries=1"]
+    command = ["npm", "ci", "--ignore-scripts", "--fetch-retries=1", "--fetch-retry-mintimeout=500"]
     try:
         installed = subprocess.run(
             command, cwd=folder, capture_output=True, text=True, timeout=INSTALL_TIMEOUT_S

@@ -135,11 +135,16 @@ def _eos_token_ids(folder: Path, config: dict[str, Any]) -> frozenset[int]:
 
 
 def _tokenizer(path: Path) -> Tokenizer:
-    from transformers import AutoTokenizer
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-    where = {} if path.is_dir() else {"gguf_file": path.name}
-    folder = path if path.is_dir() else path.parent
-    pretrained = AutoTokenizer.from_pretrained(folder, local_files_only=True, **where)
+    pretrained: Any
+    if path.is_dir():
+        pretrained = AutoTokenizer.from_pretrained(path, local_files_only=True)
+    else:
+        # The same as AutoTokenizer's, which parses the file once more to choose the class.
+        pretrained = PreTrainedTokenizerFast.from_pretrained(
+            path.parent, gguf_file=path.name, local_files_only=True
+        )
     if not getattr(pretrained, "is_fast", False):
         raise StartupError("its tokenizer is not a fast one (tokenizer.json)")
     return Tokenizer(pretrained)

@@ -34,15 +34,15 @@ BATCHES_SORTED = 8
 class TrainOptions:
     """How a model is fitted."""
 
-    epochs: int = 6
-    batch_size: int = 32
+    epochs: int = 5
+    batch_size: int = 64
     adapter_learning_rate: float = 5e-4
     head_learning_rate: float = 1e-3
     weight_decay: float = 0.01
     warmup_share: float = 0.1
     dropout: float = 0.1
     layers: int = 6
-    adapter_rank: int = 16
+    adapter_rank: int = 64
     hidden: int = 256
     max_input_tokens: int = 256
     seed: int = 0

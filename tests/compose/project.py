@@ -91,7 +91,8 @@ def machine_pip_settings() -> Sequence[str]:
     """Where this machine's pip finds packages, if not at the default place."""
     lines = run([sys.executable, "-m", "pip", "config", "list"]).splitlines()
     pairs = [line.partition("=")[::2] for line in lines]
-    return [value.strip("'") for key, value in pairs if key.endswith(MACHINE_PIP_KEYS)]
+    values = [value.strip("'").split() for key, value in pairs if key.endswith(MACHINE_PIP_KEYS)]
+    return [part for value in values for part in value]
 
 
 def fill_wheelhouse() -> None:

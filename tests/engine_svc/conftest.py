@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
@@ -22,6 +23,10 @@ from ssjf.engine.v1 import engine_pb2_grpc
 from ssjf.wire.server import Listening, listen
 
 from .gateway_side import Gateway
+
+# A busy machine must fail no test.
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")
 
 CPU = torch.device("cpu")
 MakeEngine = Callable[..., Assembled]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -36,19 +37,32 @@ def test_the_engine_says_that_it_runs_on_cuda_in_bfloat16(on_cuda: Assembled) ->
     assert (info.device, info.dtype) == ("cuda:0", "bfloat16")
 
 
-def test_sensible_answers_come_from_a_mixed_batch(on_cuda: Assembled) -> None:
+def test_bfloat16_answers_in_a_mixed_batch_are_greedy_within_rounding(
+    on_cuda: Assembled, reference: Any
+) -> None:
     encode = on_cuda.loaded.tokenizer.encode_prompt
+    prompt = encode("What is the capital of France?")
     turns = Turns(on_cuda)
     turns.start(
-        make_sequence(0, encode("What is the capital of France?"), max_tokens=32),
+        make_sequence(0, prompt, max_tokens=32),
         *(
             make_sequence(i, encode("Tell me a story. " * i), max_tokens=64, temperature=0.7)
             for i in range(1, 64)
         ),
     )
     turns.until_idle()
-    assert "Paris" in turns.text(0)
     assert turns.is_empty
+    # bf16 may turn a near-tie round, so each token is held against fp32's logits after the same
+    # tokens: it has to be close to the best there, which a wrong cache or mask never is.
+    assert largest_gap(reference, prompt, turns.tokens(0)) < 0.5
+
+
+def largest_gap(reference: Any, prompt: Sequence[int], answer: Sequence[int]) -> float:
+    """By how much, at worst, a token of the answer is below the best logit in fp32 on CPU."""
+    with torch.inference_mode():
+        logits = reference(torch.tensor([[*prompt, *answer]])).logits[0, len(prompt) - 1 : -1]
+    chosen = logits.gather(1, torch.tensor(answer)[:, None]).squeeze(1)
+    return float((logits.amax(-1) - chosen).max())
 
 
 def test_float32_answers_are_those_of_the_cpu(

@@ -65,11 +65,11 @@ def test_a_sequence_with_nan_inside_fails_alone_and_poisons_no_later_one(
     broken.model._embedding[777] = value
     turns = Turns(make_engine(broken, kv_tokens=128))
     turns.start(
-        make_sequence(1, [5, 6, 777, 8]),
+        make_sequence(1, [5, 6] * 5 + [777, 8], max_tokens=4),
         make_sequence(2, [5, 6, 7, 8], max_tokens=40),
     )
     turns.turn(2)
-    # Takes the blocks that the first has left.
+    # Takes the block that the first has left, and is shorter than where the fault lies.
     turns.start(make_sequence(3, [8, 7, 6], max_tokens=40))
     turns.until_idle()
     assert turns.failed(1).code is FailureCode.NUMERIC

@@ -62,7 +62,7 @@ def test_a_model_that_is_missing_exits_with_1_and_one_line(tmp_path: Path) -> No
     ended = run("--model", str(tmp_path / "none.gguf"))
     assert ended.returncode == 1
     assert ended.stderr.splitlines() == [
-        f"engine: model {tmp_path / 'none.gguf'}: no such file or folder"
+        f"engine_svc: model {tmp_path / 'none.gguf'}: no such file or folder"
     ]
 
 

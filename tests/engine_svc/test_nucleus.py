@@ -77,7 +77,7 @@ def test_draws_follow_the_filtered_distribution(
         assert counts[token].item() / rows == pytest.approx(probability, abs=4.5 * deviation)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     seed=st.integers(0, 1000),
     top_k=st.integers(0, 300),

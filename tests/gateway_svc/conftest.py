@@ -225,3 +225,10 @@ async def ends(answers: Sequence[Answer]) -> None:
     """Waits for the end of all."""
     for answer in answers:
         await answer.end()
+
+
+async def running(rig: Rig, engine: FakeEngine, prompt: str = "count to 9") -> tuple[Answer, int]:
+    """A request that the engine has, and its number there."""
+    answer = await rig.queued(prompt)
+    await until(lambda: engine.running)
+    return answer, engine.only

@@ -80,8 +80,8 @@ class FakeEngine(engine_pb2_grpc.EngineServiceServicer):
     """Reads and never says a word."""
     absent: bool = False
     """Refuses every stream."""
-    deaf: bool = False
-    """Has nothing free, whatever it holds."""
+    secretive: bool = False
+    """Does not say what it has free."""
 
     running: dict[int, Running] = field(default_factory=dict)
     started: list[str] = field(default_factory=list)
@@ -152,10 +152,10 @@ class FakeEngine(engine_pb2_grpc.EngineServiceServicer):
 
     def report(self) -> None:
         """Says what is free."""
-        if self.stream is not None:
+        if self.stream is not None and not self.secretive:
             used = sum(running.kv_tokens for running in self.running.values())
             capacity = engine_pb2.Capacity(
-                free_sequences=0 if self.deaf else self.places - len(self.running),
+                free_sequences=self.places - len(self.running),
                 free_kv_tokens=self.kv_tokens - used,
                 running_sequences=len(self.running),
                 batch_id=self.stream.batch_id,

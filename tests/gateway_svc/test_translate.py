@@ -7,7 +7,7 @@ from typing import Any
 import hypothesis.strategies as st
 import pytest
 from google.protobuf.message import DecodeError
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 
 from gateway_svc import translate
 from gateway_svc.live import LiveRequest, Moments
@@ -263,7 +263,7 @@ def parses_or_is_refused(request: gateway_pb2.GenerateRequest) -> None:
     translate.sequence(1, parsed, [1], translate.fit(parsed, 1, MODEL))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(any_request())
 def test_any_request_parses_into_a_valid_one_or_is_refused(
     request_: gateway_pb2.GenerateRequest,
@@ -271,7 +271,7 @@ def test_any_request_parses_into_a_valid_one_or_is_refused(
     parses_or_is_refused(request_)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(any_request(), st.data())
 def test_damaged_bytes_parse_into_a_valid_request_or_are_refused(
     request_: gateway_pb2.GenerateRequest, data: st.DataObject

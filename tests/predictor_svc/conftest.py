@@ -8,14 +8,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from predictor_svc.encoder import PromptText
 from predictor_svc.lengths import LengthBins
+from predictor_svc.training import weights
 from predictor_svc.training.backbone import packaged_folder
 from predictor_svc.training.data import Example, Lengths, Prompt
 from predictor_svc.training.tasks import Task
 from predictor_svc.training.train import Fitted, TrainOptions, train
-from predictor_svc.training.weights import load_trained, save_weights
+from predictor_svc.training.weights import save_weights
+from ssjf_cli.predictor import app
 
 TINY_TASK = Task(
     name="distribution",
@@ -104,9 +107,11 @@ def tiny_weights(tiny_fitted: Fitted, tmp_path_factory: pytest.TempPathFactory) 
 def tiny_model_dir(
     tiny_weights: Path, tiny_backbone: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """What `ssjf predictor build` makes of the tiny model."""
-    from predictor_svc.training.export import build
-
+    """What `ssjf predictor build` makes of the tiny model; made once, an export takes seconds."""
     folder = tmp_path_factory.mktemp("model")
-    build(load_trained(tiny_weights, tiny_backbone), folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(weights, "packaged_folder", lambda: tiny_backbone)
+        arguments = ["build", "--model", str(tiny_weights), "--out", str(folder)]
+        result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
     return folder

@@ -101,3 +101,16 @@ def test_a_pass_in_which_nothing_finished_does_not_break_the_report(
     demo_report.write(broken, tmp_path)
     table, _ = shown(broken, tmp_path, capsys)
     assert "–" in table
+
+
+@pytest.mark.parametrize(("tokens", "warned"), [(20, False), (40, True)])
+def test_a_machine_that_was_not_equally_fast_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], tokens: int, warned: bool
+) -> None:
+    made = results(
+        burst_fcfs=[finished("a", tokens_s=(10.0,) * 20)],
+        burst_ssjf=[finished("a", tokens_s=(10.0,) * tokens)],
+        burst_oracle=[finished("a", tokens_s=(10.0,) * 21)],
+    )
+    _, beside = shown(made, tmp_path, capsys)
+    assert ("The bursts ran at 2 to 4 tokens/s" in beside) is warned

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import signal
+import socket
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -65,7 +66,7 @@ async def listen(settings: ServiceSettings, services: Services) -> Listening:
     Health and reflection come with it. Raises StartupError where the address cannot
     be bound, or where it is not loopback and `insecure_bind` is off.
     """
-    _check_bind(settings)
+    check_address(settings)
     server = grpc.aio.server(interceptors=(Boundary(),), options=OPTIONS)
     for add in services.values():
         add(server)
@@ -84,7 +85,21 @@ async def listen(settings: ServiceSettings, services: Services) -> Listening:
     return Listening(server, settings.host, port, states)
 
 
-def _check_bind(settings: ServiceSettings) -> None:
+def check_address(settings: ServiceSettings) -> None:
+    """Raises StartupError where `listen` would; for services that load for long before it."""
+    _check_loopback(settings)
+    if settings.port == 0:
+        return
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        # Tried here first: when gRPC fails to bind, its core logs a line of its own.
+        socket.create_server((settings.host, settings.port), family=family).close()
+    except OSError as error:
+        address = f"{settings.host}:{settings.port}"
+        raise StartupError(f"cannot listen on {address}: {error.strerror}") from error
+
+
+def _check_loopback(settings: ServiceSettings) -> None:
     if settings.insecure_bind or settings.host == "localhost":
         return
     try:
