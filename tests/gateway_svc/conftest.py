@@ -55,8 +55,8 @@ class Answer:
     async def end(self) -> Answer:
         """Waits for the end of the stream."""
         assert self.task is not None
-        async with asyncio.timeout(PATIENCE_S):
-            await self.task
+        done, _ = await asyncio.wait({self.task}, timeout=PATIENCE_S)
+        assert done, f"no end after {self.kinds}"
         return self
 
     async def has(self, kind: str) -> Any:

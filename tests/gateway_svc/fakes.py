@@ -225,11 +225,12 @@ class FakeEngine(engine_pb2_grpc.EngineServiceServicer):
                     await context.write(message)
             raise errors.Internal("the fake engine was told to die")
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
             self.running.clear()
             self.stream = None
+            for task in tasks:
+                task.cancel()
+            # Last: a cancellation may come here, too.
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _read(self, requests: AsyncIterator[engine_pb2.ServeRequest], stream: Stream) -> None:
         async for request in requests:
