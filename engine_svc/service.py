@@ -7,7 +7,7 @@ here is who is let in, and the calls that need no engine loop.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from engine_svc import translate
 from engine_svc.mailbox import Mailbox
@@ -25,6 +25,9 @@ from ssjf.wire.errors import (
     Violation,
 )
 from ssjf.wire.schema import SCHEMA_REVISION
+
+HELLO_LIMIT_S: Final = 3.0
+"""How long a new stream may keep its hello back."""
 
 if TYPE_CHECKING:
     from ssjf.wire.interceptors import Context
@@ -57,18 +60,18 @@ class EngineService(engine_pb2_grpc.EngineServiceServicer):
         """One stream with a gateway, from its hello to its end."""
         if self._draining:
             raise Draining("the engine is shutting down", retry_after_s=1.0)
+        hello = await self._hello(request_iterator)  # a silent peer takes nobody's place
         if self._serving:
             raise AlreadyServing("the engine serves another gateway")
         self._serving = True
         self._idle.clear()
         try:
-            await self._serve(request_iterator, context)
+            await self._serve(hello, request_iterator, context)
         finally:
             self._serving = False
             self._idle.set()
 
-    async def _serve(self, requests: Requests, context: Context) -> None:
-        hello = await self._hello(requests)
+    async def _serve(self, hello: engine_pb2.Hello, requests: Requests, context: Context) -> None:
         log = logs.get_logger().bind(gateway_id=hello.gateway_id, epoch=hello.epoch)
         log.info("gateway connected")
         welcome = engine_pb2.Welcome()
@@ -80,7 +83,11 @@ class EngineService(engine_pb2_grpc.EngineServiceServicer):
             log.info("gateway disconnected")
 
     async def _hello(self, requests: Requests) -> engine_pb2.Hello:
-        first = await anext(requests, engine_pb2.ServeRequest())
+        try:
+            async with asyncio.timeout(HELLO_LIMIT_S):
+                first = await anext(requests, engine_pb2.ServeRequest())
+        except TimeoutError:
+            raise InvalidRequest([Violation("message", "no hello came")]) from None
         if first.WhichOneof("message") != "hello":
             raise InvalidRequest([Violation("message", "hello comes first")])
         hello = first.hello

@@ -142,7 +142,9 @@ class Pipeline:
         self._changed.clear()
         try:
             delay = None if due is None else max(0.0, due - self._clock())
-            await asyncio.wait_for(self._changed.wait(), delay)
+            # Not wait_for: before Python 3.12 it loses a cancellation that meets the event.
+            async with asyncio.timeout(delay):
+                await self._changed.wait()
         except TimeoutError:
             return
 

@@ -27,6 +27,10 @@ Flags = Mapping[str, Flag]
 LAST_LINES: Final = 12
 LEASH: Final = Path(__file__).with_name("leash.py")
 
+# The services share this machine's cores. OpenMP threads that spin for each other take them
+# from whoever they wait for; a few spins keep most of the speed of an idle machine.
+SHARED_CORES: Final = {"GOMP_SPINCOUNT": "1000"}
+
 # The parent-death signal follows the thread that forked, not the process; this one lives as
 # long as the process does.
 _starter = ThreadPoolExecutor(max_workers=1, thread_name_prefix="service-starter")
@@ -156,6 +160,7 @@ def _spawn(command: list[str], log: Path) -> subprocess.Popen[bytes]:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
+            env={**SHARED_CORES, **os.environ},
             # Ctrl-C in the terminal reaches us alone; we stop the services in order.
             start_new_session=True,
         )
