@@ -28,8 +28,8 @@ LAST_LINES: Final = 12
 LEASH: Final = Path(__file__).with_name("leash.py")
 
 # The services share this machine's cores. OpenMP threads that spin for each other take them
-# from whoever they wait for; a few spins keep most of the speed of an idle machine.
-SHARED_CORES: Final = {"GOMP_SPINCOUNT": "1000"}
+# from whoever they wait for; this many (tens of microseconds) keep an idle machine's speed.
+SHARED_CORES: Final = {"GOMP_SPINCOUNT": "20000"}
 
 # The parent-death signal follows the thread that forked, not the process; this one lives as
 # long as the process does.
