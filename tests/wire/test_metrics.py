@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 import urllib.request
 
 import pytest
@@ -26,7 +27,10 @@ def test_the_endpoint_answers_until_it_is_stopped() -> None:
 
 
 def test_port_0_serves_nothing() -> None:
-    metrics.serve(0)()
+    threads = threading.active_count()
+    stop = metrics.serve(0)
+    assert threading.active_count() == threads
+    stop()
 
 
 def test_a_port_in_use_is_one_line() -> None:
