@@ -248,6 +248,19 @@ async def test_a_second_gateway_is_refused_and_the_first_unharmed(serve: Serve) 
         assert len(first.tokens(1)) == 30
 
 
+async def test_a_peer_that_never_says_hello_takes_no_place_and_is_sent_away(serve: Serve) -> None:
+    serving = await serve()
+    silent = serving.connect()
+    silent.open()
+    await silent.call.wait_for_connection()
+    async with serving.connect() as gateway:
+        assert gateway.capacity.free_sequences == 8
+        found = await refusal(silent)
+        assert found.code is grpc.StatusCode.INVALID_ARGUMENT
+        assert [v.description for v in found.violations] == ["no hello came"]
+    await silent.close()
+
+
 async def test_what_a_stream_leaves_running_is_freed_for_the_next(serve: Serve) -> None:
     serving = await serve()
     async with serving.connect() as gateway:
