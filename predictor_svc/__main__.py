@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
 
 from predictor_svc import metrics as series
-from predictor_svc.batcher import BUCKETS_TOKENS, BatchLimits
+from predictor_svc.batcher import BatchLimits
+from predictor_svc.cache import OutputCache
 from predictor_svc.config import PredictorSettings
-from predictor_svc.encoder import load_encoder
-from predictor_svc.model_dir import ModelDir, ModelDirError, open_model_dir
+from predictor_svc.loaded import LoadedModel, LoadOptions, ModelRefused, load
+from predictor_svc.models import Models
 from predictor_svc.pipeline import Pipeline
-from predictor_svc.service import PredictorService, ServedModel
-from predictor_svc.session import Session, SessionError
+from predictor_svc.service import PredictorService
+from predictor_svc.session import SessionOptions
 from ssjf.predictor.v1 import predictor_pb2, predictor_pb2_grpc
 from ssjf.wire import metrics, server
 from ssjf.wire.logs import get_logger
@@ -22,23 +26,17 @@ SERVICE = predictor_pb2.DESCRIPTOR.services_by_name["PredictorService"].full_nam
 
 async def serve(settings: PredictorSettings) -> None:
     """Runs the predictor until a signal has stopped it."""
-    model, session = load(settings)
-    await asyncio.to_thread(warm_up, session, model.manifest.config.max_input_tokens)
-    series.INFO.labels(session.provider, model.manifest.revision).set(1)
-    if session.fell_back:
+    server.check_address(settings)  # before the model, which takes seconds
+    models = models_of(settings)
+    try:
+        await models.start()
+    except ModelRefused as refused:
+        raise StartupError(str(refused)) from refused
+    if models.current.model.fell_back:
         get_logger().warning("CUDA cannot be used: the model runs on the CPU")
-    get_logger().info("model loaded", revision=model.manifest.revision, provider=session.provider)
     stop_metrics = metrics.serve(settings.metrics_port, settings.metrics_host)
-    pipeline = Pipeline(
-        load_encoder(model.tokenizer, model.manifest.config.max_input_tokens),
-        session,
-        model.manifest.config,
-        BatchLimits(settings.max_batch, settings.max_wait_ms / 1000, settings.max_queue_items),
-        series.Reporter(),
-    )
-    async with pipeline:
-        served = ServedModel(model.manifest, session.provider, settings.max_items)
-        service = PredictorService(pipeline, served)
+    async with models, _watching(models, settings.watch_interval_s):
+        service = PredictorService(models, settings.max_items)
         listening = await server.listen(
             settings,
             {
@@ -52,20 +50,37 @@ async def serve(settings: PredictorSettings) -> None:
     stop_metrics()
 
 
-def load(settings: PredictorSettings) -> tuple[ModelDir, Session]:
-    """The model's folder and its session. Raises StartupError."""
+def models_of(settings: PredictorSettings) -> Models:
+    """The owner of the model in the settings' folder."""
+    options = LoadOptions(
+        settings.model_dir,
+        settings.precision,
+        SessionOptions(
+            provider=settings.provider,
+            threads=settings.threads,
+            max_batch=settings.max_batch,
+            cuda_graphs=settings.cuda_graphs,
+        ),
+    )
+    limits = BatchLimits(settings.max_batch, settings.max_wait_ms / 1000, settings.max_queue_items)
+    reporter = series.Reporter()
+
+    def pipeline_of(model: LoadedModel) -> Pipeline:
+        return Pipeline(model, limits, OutputCache(settings.cache_items), reporter)
+
+    return Models(settings.model_dir, partial(load, options), pipeline_of, reporter)
+
+
+@asynccontextmanager
+async def _watching(models: Models, interval_s: float) -> AsyncIterator[None]:
+    """Looks after the model's folder meanwhile; 0 does not."""
+    watching = asyncio.create_task(models.watch(interval_s)) if interval_s else None
     try:
-        model = open_model_dir(settings.model_dir)
-        session = Session(model.graph, settings.provider, settings.threads)
-    except (ModelDirError, SessionError) as error:
-        raise StartupError(str(error)) from error
-    return model, session
-
-
-def warm_up(session: Session, max_input_tokens: int) -> None:
-    """Runs every bucket once: the first run of a shape allocates and picks kernels."""
-    for tokens in BUCKETS_TOKENS:
-        session.run([[0] * min(tokens, max_input_tokens)])
+        yield
+    finally:
+        if watching is not None:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
 
 
 if __name__ == "__main__":

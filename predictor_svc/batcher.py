@@ -1,9 +1,9 @@
 """Micro-batching: prompts of concurrent calls are run together.
 
-Owns when a batch starts (enough prompts, or the oldest has waited long enough), what it
-holds, the bound on what may wait, and the groups of similar length in which a batch is
-run. Pure: time comes in as an argument, and what runs a batch is elsewhere. `pipeline`
-drives it on the event loop.
+Owns when a batch starts (at once while nothing runs; else with enough prompts, or when the
+oldest has waited long enough), what it holds, the bound on what may wait, and the groups
+of similar length in which a batch is run. Pure: time comes in as an argument, and what
+runs a batch is elsewhere. `pipeline` drives it on the event loop.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Generic, TypeVar
 
 BUCKETS_TOKENS = (16, 32, 64, 128, 256, 512)
@@ -35,54 +36,43 @@ class BatchLimits:
     max_batch: int
     """Prompts run together at most."""
     max_wait_s: float
-    """Longest that a prompt waits for company."""
+    """Longest that a prompt waits for company while another batch runs."""
     max_queue_items: int
-    """Prompts admitted and not yet running, at most."""
+    """Prompts that wait for a batch, at most."""
 
 
 class MicroBatcher(Generic[T]):
-    """A bounded first-in first-out queue that gives itself up in batches.
-
-    A prompt is admitted first (it counts against the bound while it is tokenised), then
-    queued; or it is withdrawn.
-    """
+    """A bounded first-in first-out queue that gives itself up in batches."""
 
     def __init__(self, limits: BatchLimits) -> None:
         self.limits = limits
-        self._admitted = 0
         self._queue: deque[tuple[float, T]] = deque()
 
     @property
     def waiting(self) -> int:
-        """Prompts admitted and not yet running."""
-        return self._admitted + len(self._queue)
-
-    def admit(self, count: int) -> None:
-        """Takes room for `count` prompts, all or none. Raises BatcherFull."""
-        if self.waiting + count > self.limits.max_queue_items:
-            raise BatcherFull(self.waiting, self.limits.max_queue_items)
-        self._admitted += count
-
-    def withdraw(self, count: int) -> None:
-        """Gives back the room of prompts that were admitted and never queued."""
-        self._admitted -= count
+        """Prompts that are in no batch yet."""
+        return len(self._queue)
 
     def put(self, entries: Sequence[T], now: float) -> None:
-        """Queues prompts that were admitted."""
-        self._admitted -= len(entries)
+        """Queues prompts, all or none. Raises BatcherFull."""
+        if self.waiting + len(entries) > self.limits.max_queue_items:
+            raise BatcherFull(self.waiting, self.limits.max_queue_items)
         self._queue.extend((now, entry) for entry in entries)
 
-    def due(self) -> float | None:
-        """When the next batch should start: -inf for at once, None while nothing waits."""
+    def due(self, busy: bool) -> float | None:
+        """When the next batch should start: -inf for at once, None while nothing waits.
+
+        `busy` says whether a batch runs: an idle model waits for no company.
+        """
         if not self._queue:
             return None
-        if len(self._queue) >= self.limits.max_batch:
+        if not busy or len(self._queue) >= self.limits.max_batch:
             return float("-inf")
         return self._queue[0][0] + self.limits.max_wait_s
 
-    def take(self, now: float, is_wanted: Callable[[T], bool]) -> list[T]:
+    def take(self, now: float, busy: bool, is_wanted: Callable[[T], bool]) -> list[T]:
         """The next batch, oldest first, once it is due; what nobody waits for is dropped."""
-        due = self.due()
+        due = self.due(busy)
         batch: list[T] = []
         if due is None or due > now:
             return batch
@@ -101,11 +91,19 @@ class Group:
     padded_tokens: int
 
 
-def group_by_length(lengths: Sequence[int]) -> list[Group]:
-    """Rows of a batch by the bucket that their length falls in, shortest first."""
+def group_by_length(lengths: Sequence[int], run_cost_tokens: int = 0) -> list[Group]:
+    """Rows of a batch by the bucket that their length falls in, shortest first.
+
+    A group joins the next longer one where its additional padding, in tokens, costs less than
+    a run of its own: `run_cost_tokens`, which is large where a run is mostly launching.
+    """
     by_bucket: dict[int, list[int]] = {}
     for row, length in enumerate(lengths):
         by_bucket.setdefault(bucket_of(length), []).append(row)
+    buckets = sorted(by_bucket)
+    for bucket, longer in pairwise(buckets):
+        if len(by_bucket[bucket]) * (longer - bucket) < run_cost_tokens:
+            by_bucket[longer] += by_bucket.pop(bucket)
     return [Group(tuple(rows), bucket) for bucket, rows in sorted(by_bucket.items())]
 
 

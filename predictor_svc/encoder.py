@@ -1,8 +1,11 @@
-"""Prompt and earlier turns to token ids: the tail that the proxy model reads.
+"""Prompt and earlier turns to token ids: what the proxy model reads of a conversation.
 
-Owns the tail rule (SSJF paper, section 3: the end of the input says most about the
-answer) and the separators between turns. Knows nothing of batches, grpc or ONNX.
-Called by the service, in a thread, and by training, so both see the same ids.
+Owns the input's form: the tail (SSJF paper, section 3: the end of the input says most
+about the answer) or head and tail, the separators between turns, and the LLM's name.
+Knows nothing of batches, grpc or ONNX. Called by the service, in a thread, and by
+training, so both see the same ids.
+
+    [CLS] (llm) (head) [SEP] ... turn [SEP] last message [SEP]
 """
 
 from __future__ import annotations
@@ -12,11 +15,38 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
+import pydantic
+from pydantic import BaseModel, ConfigDict, Field
 from tokenizers import Tokenizer
 
 # English has 4-5 characters a token. With four times that a tail is full in practice,
 # and a prompt of 1 MiB costs no more than one of 16 KiB.
 CHARACTERS_A_TOKEN = 20
+UNKNOWN_LLM = 0
+"""Number of the [unused…] token that stands for an LLM that training never saw."""
+
+
+class InputForm(BaseModel):
+    """What of a conversation the network reads. Stored with the weights."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_tokens: int = Field(ge=8, le=8192)
+    """Token ids at most, special ones included: the last ones of the conversation."""
+    head_tokens: int = Field(default=0, ge=0)
+    """Ids kept from its beginning where it is longer than `max_tokens` (SSJF paper: 128)."""
+    turns: bool = True
+    """Whether the turns before the last message are read."""
+    llms: tuple[str, ...] = ()
+    """LLMs told apart, each by a token after [CLS]; others share one. Empty: no such token."""
+
+    @pydantic.model_validator(mode="after")
+    def _consistent(self) -> InputForm:
+        if self.head_tokens > self.max_tokens - 3:
+            raise ValueError("head_tokens: leaves no room for the tail")
+        if len(set(self.llms)) != len(self.llms):
+            raise ValueError("llms: a name stands twice")
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +54,7 @@ class Turn:
     """One earlier message of the conversation."""
 
     role: str
-    """system, user or assistant."""
+    """system, user or assistant (or tool, in training data)."""
     content: str
 
 
@@ -36,52 +66,86 @@ class PromptText:
     """The last user message."""
     turns: tuple[Turn, ...] = ()
     """The messages before it, oldest first."""
+    llm: str = ""
+    """The LLM that will answer; empty where it is not said."""
 
 
 class Encoder:
-    """Encodes with a WordPiece tokenizer, keeping the last tokens."""
+    """Encodes with a WordPiece tokenizer, in one form."""
 
-    def __init__(self, tokenizer: Tokenizer, max_input_tokens: int) -> None:
+    def __init__(self, tokenizer: Tokenizer, form: InputForm) -> None:
         """Takes the tokenizer over: its own truncation and padding are switched off."""
         tokenizer.no_truncation()
         tokenizer.no_padding()
         self._tokenizer = tokenizer
-        self._max_input_tokens = max_input_tokens
+        self.form = form
         self._first = _id_of(tokenizer, "[CLS]")
         self._separator = _id_of(tokenizer, "[SEP]")
+        self.unknown_llm_token = _id_of(tokenizer, f"[unused{UNKNOWN_LLM}]")
+        self._llms = {
+            name: _id_of(tokenizer, f"[unused{number}]")
+            for number, name in enumerate(form.llms, start=UNKNOWN_LLM + 1)
+        }
+
+    @property
+    def llm_tokens(self) -> tuple[int, ...]:
+        """Token ids of the LLMs that have one of their own, in the form's order."""
+        return tuple(self._llms.values())
 
     def encode(self, texts: Sequence[PromptText]) -> list[list[int]]:
-        """Ids of each text: [CLS] tail [SEP], at most `max_input_tokens` of them."""
-        messages = [self._tail_messages(text) for text in texts]
-        encodings = self._tokenizer.encode_batch_fast(
-            list(chain.from_iterable(messages)), add_special_tokens=False
-        )
-        ids = iter([encoding.ids for encoding in encodings])
-        return [self._join([next(ids) for _ in group]) for group in messages]
+        """Ids of each text, at most `form.max_tokens` of them."""
+        prefixes = self._prefixes(texts)
+        messages = [self._messages(text) for text in texts]
+        ids = iter(self._ids(list(chain.from_iterable(messages))))
+        return [
+            self._cut(prefix, [next(ids) for _ in group])
+            for prefix, group in zip(prefixes, messages, strict=True)
+        ]
 
-    def _tail_messages(self, text: PromptText) -> list[str]:
-        """The last messages, oldest first, that can still have a token in the tail."""
-        room = self._max_input_tokens * CHARACTERS_A_TOKEN
+    def _ids(self, texts: list[str]) -> list[list[int]]:
+        encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
+
+    def _prefixes(self, texts: Sequence[PromptText]) -> list[list[int]]:
+        """What stands before the conversation: [CLS] and the LLM."""
+        if not self.form.llms:
+            return [[self._first]] * len(texts)
+        return [[self._first, self._llms.get(text.llm, self.unknown_llm_token)] for text in texts]
+
+    def _messages(self, text: PromptText) -> list[str]:
+        """The messages, oldest first, that can have a token in the head or the tail."""
+        room = self.form.max_tokens * CHARACTERS_A_TOKEN
+        earlier = text.turns if self.form.turns else ()
+        contents = [*(turn.content for turn in earlier), text.prompt]
         kept: list[str] = []
-        for content in (text.prompt, *(turn.content for turn in reversed(text.turns))):
+        for content in reversed(contents):
             kept.append(content[-room:])
             room -= len(content)
             if room <= 0:
                 break
+        else:
+            return kept[::-1]
+        if self.form.head_tokens:
+            # Whatever lies between head and tail is cut away again in `_cut`.
+            kept.append(contents[0][: self.form.head_tokens * CHARACTERS_A_TOKEN])
         return kept[::-1]
 
-    def _join(self, messages: list[list[int]]) -> list[int]:
-        """Messages with [SEP] between them, cut to the tail."""
+    def _cut(self, prefix: list[int], messages: list[list[int]]) -> list[int]:
+        """Messages with [SEP] between them, cut to head and tail."""
         joined: list[int] = []
         for ids in messages:
             joined += ids
             joined.append(self._separator)
-        return [self._first, *joined[-(self._max_input_tokens - 1) :]]
+        room = self.form.max_tokens - len(prefix)
+        if len(joined) <= room:
+            return prefix + joined
+        head = joined[: self.form.head_tokens]
+        return prefix + head + joined[len(joined) - (room - len(head)) :]
 
 
-def load_encoder(tokenizer_file: Path, max_input_tokens: int) -> Encoder:
+def load_encoder(tokenizer_file: Path, form: InputForm) -> Encoder:
     """The encoder of a `tokenizer.json`."""
-    return Encoder(Tokenizer.from_file(str(tokenizer_file)), max_input_tokens)
+    return Encoder(Tokenizer.from_file(str(tokenizer_file)), form)
 
 
 def _id_of(tokenizer: Tokenizer, token: str) -> int:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,16 +36,15 @@ class LengthBins:
         if not 2 <= self.top_tokens <= self.beyond_tokens:
             raise ValueError("top_tokens: at least 2 and at most beyond_tokens")
 
-    @cached_property
+    @property
     def edges(self) -> Floats:
-        """Lower edges of all bins, (count,), in tokens; the first is 1."""
-        return np.geomspace(1.0, self.top_tokens, self.count)
+        """Lower edges of all bins, (count,), in tokens; the first is 1. Read-only."""
+        return _edges(self)
 
-    @cached_property
+    @property
     def values(self) -> Floats:
         """Tokens that each bin stands for, (count,): geometric middle, or `beyond_tokens`."""
-        middles = np.sqrt(self.edges[:-1] * self.edges[1:])
-        return np.append(middles, float(self.beyond_tokens))
+        return _values(self)
 
     def position(self, tokens: Floats) -> Floats:
         """Fractional bin numbers: 0.5 is the middle of bin 0. Lengths below 1 count as 1."""
@@ -71,15 +70,20 @@ class LengthBins:
 
     def quantiles(self, probabilities: Floats, at: Sequence[float], limits: Floats) -> Floats:
         """(n, count) to (n, len(at)): log-linear inside a bin, clipped to 1 and the limits."""
-        upper = np.cumsum(probabilities, axis=1)
-        points = np.log(np.append(self.edges, self.beyond_tokens))
-        found = np.empty((len(probabilities), len(at)))
-        for row, cumulative in enumerate(upper):
-            below = np.concatenate(([0.0], cumulative / cumulative[-1]))
-            # Strictly rising, so that a bin without mass does not make the inverse ambiguous.
-            below += np.linspace(0.0, 1e-9, len(below))
-            found[row] = np.exp(np.interp(at, below, points))
-        return np.clip(found, 1.0, limits[:, None])
+        reached = np.cumsum(probabilities, axis=1)
+        below = np.zeros((len(probabilities), self.count + 1))
+        below[:, 1:] = reached / reached[:, -1:]
+        # Strictly rising, so that a bin without mass does not make the inverse ambiguous.
+        below += np.linspace(0.0, 1e-9, self.count + 1)
+        levels = np.asarray(at, dtype=np.float64)
+        reached_at = (below[:, :, None] <= levels).sum(axis=1)  # edges at or under each level
+        bins = np.minimum(reached_at - 1, self.count - 1)
+        rows = np.arange(len(below))[:, None]
+        start, end = below[rows, bins], below[rows, bins + 1]
+        share = np.minimum((levels - start) / (end - start), 1.0)
+        points = _points(self)
+        found = np.exp(points[bins] + share * (points[bins + 1] - points[bins]))
+        return np.asarray(np.minimum(np.maximum(found, 1.0), limits[:, None]))
 
     def rank_values(self, tokens: Floats) -> Floats:
         """Share of `tokens` below each bin, ties half, (count,): what `rank_score` averages."""
@@ -92,3 +96,28 @@ def softmax(logits: NDArray[np.floating]) -> Floats:
     shifted = np.asarray(logits, dtype=np.float64)
     shifted = np.exp(shifted - shifted.max(axis=1, keepdims=True))
     return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))
+
+
+# Bins are made anew for every batch that is read; their edges are not.
+
+
+@lru_cache(maxsize=64)
+def _edges(bins: LengthBins) -> Floats:
+    return _fixed(np.geomspace(1.0, bins.top_tokens, bins.count))
+
+
+@lru_cache(maxsize=64)
+def _values(bins: LengthBins) -> Floats:
+    edges = _edges(bins)
+    return _fixed(np.append(np.sqrt(edges[:-1] * edges[1:]), float(bins.beyond_tokens)))
+
+
+@lru_cache(maxsize=64)
+def _points(bins: LengthBins) -> Floats:
+    """Logarithms of the edges and of the top, (count + 1,)."""
+    return _fixed(np.log(np.append(_edges(bins), bins.beyond_tokens)))
+
+
+def _fixed(values: Floats) -> Floats:
+    values.setflags(write=False)
+    return values

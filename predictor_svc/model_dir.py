@@ -1,26 +1,29 @@
-"""What an exported model's folder holds: `model.onnx`, `tokenizer.json`, `model.json`.
+"""What an exported model's folder holds: graphs, `tokenizer.json`, `model.json`.
 
 Owns the two small JSON files: the configuration that travels with trained weights, and
-the manifest that `ssjf predictor build` writes beside the graph. Reads and checks them;
-knows neither torch nor ONNX Runtime. Called by `__main__` and by `training`.
+the manifest that `ssjf predictor export` writes beside the graphs, one a precision. Reads
+and checks them, and the files they name; knows neither torch nor ONNX Runtime. Called by
+the service and by `training`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 
-from predictor_svc.lengths import LengthBins
+from predictor_svc.encoder import InputForm
+from predictor_svc.outputs import Output
 
-GRAPH = "model.onnx"
+Precision = Literal["fp32", "fp16", "int8"]
 TOKENIZER = "tokenizer.json"
 MANIFEST = "model.json"
-BUILD_COMMAND = "ssjf predictor build"
+EXPORT_COMMAND = "ssjf predictor export"
 
 
 class ModelDirError(Exception):
@@ -28,40 +31,31 @@ class ModelDirError(Exception):
 
 
 class ModelConfig(BaseModel):
-    """What the numbers that the network gives mean."""
+    """What the network reads, and what the numbers that it gives mean."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     task: str
     """Name of the training task."""
     llm: str
-    """The LLM whose lengths were learnt."""
-    max_input_tokens: int = Field(ge=8, le=8192)
-    """Tokens of a prompt that the network reads: the last ones."""
-    bin_count: int = Field(ge=3, le=4096)
-    top_tokens: int = Field(ge=2)
-    beyond_tokens: int = Field(ge=2)
-    rank_values: tuple[Annotated[float, Field(ge=0, le=1)], ...]
-    """Share of training lengths below each bin: the rank score is its mean."""
-    quantiles: tuple[Annotated[float, Field(gt=0, lt=1)], ...]
-    """Probabilities of the quantiles that are answered, rising."""
+    """The LLM whose lengths were learnt; "several" for more than one, empty where unknown."""
+    input: InputForm
+    output: Output
 
-    @pydantic.model_validator(mode="after")
-    def _consistent(self) -> ModelConfig:
-        if len(self.rank_values) != self.bin_count:
-            raise ValueError("rank_values: one for each bin")
-        if list(self.quantiles) != sorted(set(self.quantiles)):
-            raise ValueError("quantiles: must rise")
-        return self
 
-    @property
-    def bins(self) -> LengthBins:
-        """The bins of the network's outputs."""
-        return LengthBins(self.bin_count, self.top_tokens, self.beyond_tokens)
+class StoredFile(BaseModel):
+    """A file of the folder, and what is in it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    file: Annotated[str, Field(pattern=r"^[^/\\]+$")]
+    """Its name in the folder."""
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    """Digest of its bytes."""
 
 
 class Manifest(BaseModel):
-    """`model.json`: what was built, from what."""
+    """`model.json`: what was exported, from what."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -70,31 +64,74 @@ class Manifest(BaseModel):
     config: ModelConfig
     opset: int
     inputs: dict[str, tuple[str, ...]]
-    """Shape of each input of the graph; names are dynamic axes."""
+    """Shape of each input of the graphs; names are dynamic axes."""
     outputs: dict[str, tuple[str, ...]]
+    graphs: dict[Precision, StoredFile] = Field(min_length=1)
+    """The same network, by the precision of its weights."""
+    cpu_precision: Precision
+    """What to run on a CPU: the fastest that predicts as well."""
+    tokenizer: StoredFile
+
+    @pydantic.model_validator(mode="after")
+    def _consistent(self) -> Manifest:
+        if self.cpu_precision not in self.graphs:
+            raise ValueError(f"cpu_precision: there is no {self.cpu_precision} graph")
+        return self
 
 
 @dataclass(frozen=True, slots=True)
 class ModelDir:
-    """A folder that was found complete."""
+    """A folder whose manifest and tokenizer were found whole."""
 
-    graph: Path
+    folder: Path
     tokenizer: Path
     manifest: Manifest
 
+    def graph(self, precision: Precision) -> Path:
+        """The graph of one precision, its bytes checked.
+
+        Raises ModelDirError where there is none, or its file is missing or damaged.
+        """
+        stored = self.manifest.graphs.get(precision)
+        if stored is None:
+            there = ", ".join(self.manifest.graphs)
+            raise ModelDirError(
+                f"no {precision} graph in {self.folder}, only {there}: run `{EXPORT_COMMAND}`"
+            )
+        return checked_file(self.folder, stored)
+
 
 def default_model_dir() -> Path:
-    """Where `ssjf predictor build` puts the model of this environment."""
+    """Where `ssjf predictor export` puts the model of this environment."""
     return Path(sys.prefix) / "share" / "ssjf" / "predictor"
 
 
 def open_model_dir(folder: Path) -> ModelDir:
-    """Checks that the folder is complete. Raises ModelDirError where it is not."""
-    for name in (MANIFEST, GRAPH, TOKENIZER):
-        if not (folder / name).is_file():
-            raise ModelDirError(f"no {name} in {folder}: run `{BUILD_COMMAND}`")
+    """The folder's manifest and tokenizer. Raises ModelDirError where either is not whole."""
+    if not (folder / MANIFEST).is_file():
+        raise ModelDirError(f"no {MANIFEST} in {folder}: run `{EXPORT_COMMAND}`")
     manifest = read_json(folder / MANIFEST, Manifest)
-    return ModelDir(folder / GRAPH, folder / TOKENIZER, manifest)
+    return ModelDir(folder, checked_file(folder, manifest.tokenizer), manifest)
+
+
+def checked_file(folder: Path, stored: StoredFile) -> Path:
+    """Its path. Raises ModelDirError where it is missing, or other bytes than were exported."""
+    path = folder / stored.file
+    try:
+        digest = sha256(path)
+    except FileNotFoundError:
+        raise ModelDirError(f"no {stored.file} in {folder}: run `{EXPORT_COMMAND}`") from None
+    except OSError as error:
+        raise ModelDirError(f"{path}: {error.strerror}") from error
+    if digest != stored.sha256:
+        raise ModelDirError(f"{path} is damaged (its SHA-256 differs): run `{EXPORT_COMMAND}`")
+    return path
+
+
+def sha256(path: Path) -> str:
+    """Digest of a file's bytes, 64 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 M = TypeVar("M", bound=BaseModel)

@@ -1,8 +1,13 @@
-"""From prompts to predictions: tokenise, batch across calls, run, read the bins.
+"""From prompts to predictions of one loaded model: cache, batch, tokenise, run, read.
 
-Owns the two worker threads (one tokenises, one runs the session) and the task that
-starts batches when the batcher says so. A caller that goes away costs nothing further.
-Called by `service`; drives `batcher`, `encoder`, `session` and `lengths`.
+Owns the two worker threads, the batches under way and the model's cache. At most two
+batches are under way: one runs while the next is tokenised. An idle pipeline starts a
+prompt at once. A caller that goes away costs nothing further. Called by `models`; drives
+`batcher`, `cache`, `encoder` and `session`.
+
+    loop                   encode                 run
+    put, take ───────────▶ tokenise ────────────▶ run, read ──▶ loop: deliver, keep
+         (an idle pipeline's batch is tokenised by the run thread: one hop less)
 """
 
 from __future__ import annotations
@@ -15,174 +20,259 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from predictor_svc.batcher import BatchLimits, MicroBatcher
-from predictor_svc.encoder import Encoder, PromptText
-from predictor_svc.lengths import Floats, softmax
-from predictor_svc.model_dir import ModelConfig
+from predictor_svc.cache import OutputCache, digest
+from predictor_svc.encoder import PromptText
+from predictor_svc.model_dir import Manifest
+from predictor_svc.predictions import LengthPrediction, NotFinite, Query, interpret
+
+MOST_BATCHES = 2
+"""Under way at once: one in each thread."""
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
-    """One prompt to predict for."""
+class Model(Protocol):
+    """What predicts: a loaded model, or a test's stand-in."""
 
-    text: PromptText
-    max_tokens: int | None
-    """The request's limit, which clips the prediction; None without one."""
+    @property
+    def manifest(self) -> Manifest:
+        """What was exported."""
 
+    @property
+    def worker(self) -> ThreadPoolExecutor:
+        """The one thread in which `run` may be called."""
 
-@dataclass(frozen=True, slots=True)
-class LengthPrediction:
-    """What the model expects of one answer; everything finite, tokens at least 1."""
+    def encode(self, texts: Sequence[PromptText]) -> list[list[int]]:
+        """Token ids of each text; from any thread."""
 
-    expected_tokens: float
-    quantiles: tuple[tuple[float, float], ...]
-    """(probability, tokens), rising."""
-    rank_score: float
+    def run(self, ids: Sequence[Sequence[int]]) -> NDArray[np.floating]:
+        """(n, width) outputs of n prompts."""
 
-
-class Runner(Protocol):
-    """What runs a batch: a session, or a test's stand-in."""
-
-    def run(self, ids: Sequence[Sequence[int]]) -> Floats:
-        """(n, bins) logits of n prompts."""
+    def close(self) -> None:
+        """Frees the model; blocks until it is done."""
 
 
 class Observer(Protocol):
     """Told what happens; see `metrics`."""
 
     def batch(self, prompts: int, seconds: float) -> None:
-        """One batch has run."""
+        """One batch is done, so long after it was taken."""
 
     def waiting(self, prompts: int) -> None:
         """So many prompts wait now."""
 
+    def looked_up(self, hits: int, misses: int) -> None:
+        """The cache was asked."""
+
 
 @dataclass(slots=True, eq=False)
+class _Call:
+    predictions: list[LengthPrediction]
+    """In the order of the queries; places of misses are filled as batches end."""
+    missing: int
+    answered: asyncio.Future[None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class _Entry:
-    ids: list[int]
-    logits: asyncio.Future[Floats]
+    """A prompt of a call that the network has to read."""
+
+    query: Query
+    key: bytes
+    call: _Call
+    place: int
+
+    def is_wanted(self) -> bool:
+        return not self.call.answered.done()
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    rows: NDArray[np.floating]
+    predictions: list[LengthPrediction | None]
+
+
+_UNKNOWN = LengthPrediction(1.0, (), 0.0)
 
 
 class Pipeline:
-    """Predicts for concurrent callers; an async context manager."""
+    """Predicts for concurrent callers with one model, from start to end of its service."""
 
     def __init__(
         self,
-        encoder: Encoder,
-        runner: Runner,
-        config: ModelConfig,
+        model: Model,
         limits: BatchLimits,
+        cache: OutputCache,
         observer: Observer,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._encoder = encoder
-        self._runner = runner
-        self._config = config
+        """Takes the model over; made on the event loop that it serves."""
+        self.model = model
+        self._config = model.manifest.config
         self._batcher: MicroBatcher[_Entry] = MicroBatcher(limits)
+        self._cache = cache
         self._observer = observer
         self._clock = clock
-        self._changed = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
         self._encoding = ThreadPoolExecutor(1, "encode")
-        self._running = ThreadPoolExecutor(1, "run")
-        self._task: asyncio.Task[None] | None = None
-
-    async def __aenter__(self) -> Pipeline:
-        self._task = asyncio.create_task(self._work())
-        return self
-
-    async def __aexit__(self, *exception: object) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-        self._encoding.shutdown()
-        self._running.shutdown()
+        self._under_way = 0
+        self._calls = 0
+        self._ended = asyncio.Event()
+        self._ended.set()
+        self._start_is_due = False
+        self._timer: asyncio.TimerHandle | None = None
 
     @property
     def waiting(self) -> int:
-        """Prompts admitted and not yet running."""
+        """Prompts that are in no batch yet."""
         return self._batcher.waiting
 
     async def predict(self, queries: Sequence[Query]) -> list[LengthPrediction]:
-        """Predictions in the order of the queries. Raises BatcherFull without waiting."""
-        entries = await self._enqueue([query.text for query in queries])
+        """Predictions in the order of the queries.
+
+        Raises BatcherFull without waiting, and NotFinite.
+        """
+        call = _Call([_UNKNOWN] * len(queries), 0, self._loop.create_future())
+        misses = self._look_up(queries, call)
+        if not misses:
+            return call.predictions
+        self._batcher.put(misses, self._clock())
+        self._calls += 1
+        self._ended.clear()
+        self._start_soon()
         try:
-            logits = await asyncio.gather(*(entry.logits for entry in entries))
+            await call.answered  # a caller that leaves cancels it, and with it its entries
         finally:
-            for entry in entries:
-                entry.logits.cancel()  # of no use to anyone where the caller left
-        return interpret(np.stack(logits), [query.max_tokens for query in queries], self._config)
+            self._calls -= 1
+            self._note_end()
+        return call.predictions
 
-    async def _enqueue(self, texts: list[PromptText]) -> list[_Entry]:
-        """Tokenises in a thread; the prompts count as waiting meanwhile."""
-        loop = asyncio.get_running_loop()
-        self._batcher.admit(len(texts))
-        try:
-            ids = await loop.run_in_executor(self._encoding, self._encoder.encode, texts)
-        except BaseException:
-            self._batcher.withdraw(len(texts))
-            raise
-        entries = [_Entry(row, loop.create_future()) for row in ids]
-        self._batcher.put(entries, self._clock())
-        self._changed.set()
-        return entries
+    async def close(self) -> None:
+        """Returns when every call has ended, the threads with them, and the model is freed."""
+        await self._ended.wait()
+        self._encoding.shutdown()
+        await asyncio.to_thread(self.model.close)
 
-    async def _work(self) -> None:
-        """Starts each batch when it is due; one runs at a time, the next gathers meanwhile."""
-        while True:
-            batch = self._batcher.take(self._clock(), lambda entry: not entry.logits.done())
-            if batch:
-                await self._run(batch)
+    def _look_up(self, queries: Sequence[Query], call: _Call) -> list[_Entry]:
+        """Fills in what the cache holds; the entries of what it does not."""
+        if not self._cache.enabled:
+            call.missing = len(queries)
+            return [_Entry(query, b"", call, place) for place, query in enumerate(queries)]
+        misses: list[_Entry] = []
+        places: list[int] = []
+        rows: list[NDArray[np.float32]] = []
+        for place, query in enumerate(queries):
+            key = digest(query.text, self._config.input)
+            row = self._cache.get(key)
+            if row is None:
+                misses.append(_Entry(query, key, call, place))
             else:
-                await self._until_due()
+                places.append(place)
+                rows.append(row)
+        if rows:
+            limits = [queries[place].max_tokens for place in places]
+            found = interpret(np.stack(rows), limits, self._config.output)
+            for place, prediction in zip(places, found, strict=True):
+                if prediction is not None:  # always: only finite outputs are kept
+                    call.predictions[place] = prediction
+        call.missing = len(misses)
+        self._observer.looked_up(len(rows), len(misses))
+        return misses
 
-    async def _until_due(self) -> None:
-        """Returns when a batch may be due: something was queued, or the oldest waited enough."""
-        due = self._batcher.due()
-        self._changed.clear()
-        try:
-            delay = None if due is None else max(0.0, due - self._clock())
-            # Not wait_for: before Python 3.12 it loses a cancellation that meets the event.
-            async with asyncio.timeout(delay):
-                await self._changed.wait()
-        except TimeoutError:
-            return
+    def _start_soon(self) -> None:
+        """Starts what is due once the loop has handled what arrived together."""
+        if not self._start_is_due:
+            self._start_is_due = True
+            self._loop.call_soon(self._start)
 
-    async def _run(self, batch: list[_Entry]) -> None:
-        started = self._clock()
-        ids = [entry.ids for entry in batch]
-        try:
-            loop = asyncio.get_running_loop()
-            logits = await loop.run_in_executor(self._running, self._runner.run, ids)
-        except Exception as error:  # each caller hears of it; the next batch may go well
-            for entry in batch:
-                if not entry.logits.done():
-                    entry.logits.set_exception(error)
-            return
-        for entry, row in zip(batch, logits, strict=True):
-            if not entry.logits.done():
-                entry.logits.set_result(row)
-        self._observer.batch(len(batch), self._clock() - started)
+    def _start(self) -> None:
+        self._start_is_due = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        while self._under_way < MOST_BATCHES:
+            busy = self._under_way > 0
+            batch = self._batcher.take(self._clock(), busy, _Entry.is_wanted)
+            if batch:
+                self._submit(batch)
+            elif not self._wait_until_due(busy):
+                break
         self._observer.waiting(self._batcher.waiting)
 
+    def _wait_until_due(self, busy: bool) -> bool:
+        """Whether to look again at once, because all that was taken is no longer wanted."""
+        due = self._batcher.due(busy)
+        if due is None:
+            return False
+        delay = due - self._clock()
+        if delay <= 0:
+            return True
+        self._timer = self._loop.call_later(delay, self._start)
+        return False
 
-def interpret(
-    logits: Floats, max_tokens: Sequence[int | None], config: ModelConfig
-) -> list[LengthPrediction]:
-    """(n, bins) logits and each request's limit to predictions.
+    def _submit(self, batch: list[_Entry]) -> None:
+        started = self._clock()
+        idle = self._under_way == 0
+        self._under_way += 1
+        thread = self.model.worker if idle else self._encoding
+        thread.submit(self._encode, batch, started, idle)
 
-    Raises ValueError on logits that are not finite: no number is better than a made-up one.
-    """
-    if not np.isfinite(logits).all():
-        raise ValueError("the model gave logits that are not finite")
-    probabilities = softmax(logits)
-    limits = np.array([each or config.beyond_tokens for each in max_tokens], dtype=np.float64)
-    expected = config.bins.expected(probabilities, limits)
-    quantiles = config.bins.quantiles(probabilities, config.quantiles, limits)
-    scores = probabilities @ np.array(config.rank_values)
-    return [
-        LengthPrediction(
-            float(tokens), tuple(zip(config.quantiles, row.tolist(), strict=True)), float(score)
-        )
-        for tokens, row, score in zip(expected, quantiles, scores, strict=True)
-    ]
+    def _encode(self, batch: list[_Entry], started: float, here: bool) -> None:
+        """In a worker thread: tokenises, and runs here or in the other thread."""
+        try:
+            ids = self.model.encode([entry.query.text for entry in batch])
+        except Exception as error:  # each caller hears of it; the next batch may go well
+            self._loop.call_soon_threadsafe(self._fail, batch, error)
+            return
+        if here:
+            self._run(batch, ids, started)
+        else:
+            self.model.worker.submit(self._run, batch, ids, started)
+
+    def _run(self, batch: list[_Entry], ids: list[list[int]], started: float) -> None:
+        """In the model's thread."""
+        try:
+            rows = self.model.run(ids)
+            limits = [entry.query.max_tokens for entry in batch]
+            outcome = _Outcome(rows, interpret(rows, limits, self._config.output))
+        except Exception as error:  # as in `_encode`
+            self._loop.call_soon_threadsafe(self._fail, batch, error)
+            return
+        self._loop.call_soon_threadsafe(self._deliver, batch, outcome, started)
+
+    def _deliver(self, batch: list[_Entry], outcome: _Outcome, started: float) -> None:
+        self._under_way -= 1
+        self._start()  # first, so that the threads work while the loop answers
+        for entry, row, prediction in zip(batch, outcome.rows, outcome.predictions, strict=True):
+            call = entry.call
+            if prediction is None:
+                _end(call, NotFinite("the model gave outputs that are not finite"))
+                continue
+            self._cache.put(entry.key, row)
+            call.predictions[entry.place] = prediction
+            call.missing -= 1
+            if call.missing == 0:
+                _end(call, None)
+        self._observer.batch(len(batch), self._clock() - started)
+        self._note_end()
+
+    def _fail(self, batch: list[_Entry], error: Exception) -> None:
+        self._under_way -= 1
+        for entry in batch:
+            _end(entry.call, error)
+        self._start()
+        self._note_end()
+
+    def _note_end(self) -> None:
+        if self._calls == 0 and self._under_way == 0:
+            self._ended.set()
+
+
+def _end(call: _Call, error: Exception | None) -> None:
+    if call.answered.done():
+        return
+    if error is None:
+        call.answered.set_result(None)
+    else:
+        call.answered.set_exception(error)

@@ -1,41 +1,31 @@
 """`ssjf.predictor.v1.PredictorService`: the story of a call.
 
 Owns admission while draining and the mapping of the pipeline's refusals to the contract's
-errors. Everything else is `translate` and `pipeline`.
+errors. Everything else is `translate`, `models` and `pipeline`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import Any
 
 from predictor_svc import metrics
 from predictor_svc.batcher import BatcherFull
-from predictor_svc.model_dir import Manifest
-from predictor_svc.pipeline import Pipeline
-from predictor_svc.translate import parse, prediction_message
+from predictor_svc.models import Models
+from predictor_svc.predictions import NotFinite
+from predictor_svc.translate import parse, response_message
 from ssjf.predictor.v1 import predictor_pb2, predictor_pb2_grpc
-from ssjf.wire.errors import Draining, Overloaded, SsjfError
+from ssjf.wire.errors import Draining, NumericFault, Overloaded, SsjfError
 
 RETRY_AFTER_S = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class ServedModel:
-    """What predicts, for GetPredictorInfo."""
-
-    manifest: Manifest
-    execution_provider: str
-    max_items: int
 
 
 class PredictorService(predictor_pb2_grpc.PredictorServiceServicer):
     """Predicts; refuses once it drains."""
 
-    def __init__(self, pipeline: Pipeline, served: ServedModel) -> None:
-        self._pipeline = pipeline
-        self._served = served
+    def __init__(self, models: Models, max_items: int) -> None:
+        self._models = models
+        self._max_items = max_items
         self._calls = 0
         self._draining = False
         self._idle = asyncio.Event()
@@ -62,7 +52,7 @@ class PredictorService(predictor_pb2_grpc.PredictorServiceServicer):
             outcome = "ok"
             return response
         finally:
-            metrics.CALLS.labels(outcome).inc()
+            metrics.count_call(outcome)
             self._calls -= 1
             if self._calls == 0:
                 self._idle.set()
@@ -72,15 +62,16 @@ class PredictorService(predictor_pb2_grpc.PredictorServiceServicer):
         request: predictor_pb2.GetPredictorInfoRequest,  # noqa: ARG002
         context: Any,  # noqa: ARG002
     ) -> predictor_pb2.GetPredictorInfoResponse:
-        """What predicts, and on what."""
-        config = self._served.manifest.config
+        """What predicts now, and on what."""
+        model = self._models.current.model
+        config = model.manifest.config
         return predictor_pb2.GetPredictorInfoResponse(
-            revision=self._served.manifest.revision,
+            revision=model.manifest.revision,
             task=config.task,
             model=config.llm,
-            execution_provider=self._served.execution_provider,
-            max_input_tokens=config.max_input_tokens,
-            max_items=self._served.max_items,
+            execution_provider=model.session.provider,
+            max_input_tokens=config.input.max_tokens,
+            max_items=self._max_items,
         )
 
     async def drain(self) -> None:
@@ -93,12 +84,13 @@ class PredictorService(predictor_pb2_grpc.PredictorServiceServicer):
     ) -> predictor_pb2.PredictResponse:
         if self._draining:
             raise Draining("the predictor is shutting down", retry_after_s=1.0)
-        queries = parse(request, self._served.max_items)
+        queries = parse(request, self._max_items)
+        # One model for the whole call: a swap meanwhile does not mix two revisions.
+        serving = self._models.current
         try:
-            predictions = await self._pipeline.predict(queries)
+            predictions = await serving.pipeline.predict(queries)
         except BatcherFull as full:
             raise Overloaded("predictor queue", str(full), RETRY_AFTER_S) from full
-        return predictor_pb2.PredictResponse(
-            predictions=[prediction_message(each) for each in predictions],
-            revision=self._served.manifest.revision,
-        )
+        except NotFinite as fault:
+            raise NumericFault(str(fault)) from fault
+        return response_message(predictions, serving.model.manifest.revision)

@@ -1,15 +1,15 @@
 """Requests to validated queries, predictions to messages.
 
 Owns every rule that a request can break; all of them are listed at once. Knows the
-stubs on one side and the pipeline's plain types on the other. Called by `service`.
+stubs on one side and the plain types of `predictions` on the other. Called by `service`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from predictor_svc.encoder import PromptText, Turn
-from predictor_svc.pipeline import LengthPrediction, Query
+from predictor_svc.predictions import LengthPrediction, Query
 from ssjf.predictor.v1 import predictor_pb2
 from ssjf.wire.errors import InvalidRequest, Violation
 
@@ -30,22 +30,34 @@ def parse(request: predictor_pb2.PredictRequest, max_items: int) -> list[Query]:
     return [_query(item) for item in request.items]
 
 
-def prediction_message(prediction: LengthPrediction) -> predictor_pb2.Prediction:
-    """One prediction as the contract has it."""
-    return predictor_pb2.Prediction(
-        expected_tokens=prediction.expected_tokens,
-        quantiles=[
-            predictor_pb2.Quantile(probability=probability, tokens=tokens)
-            for probability, tokens in prediction.quantiles
-        ],
-        rank_score=prediction.rank_score,
+def response_message(
+    predictions: Sequence[LengthPrediction], revision: str
+) -> predictor_pb2.PredictResponse:
+    """Predictions as the contract has them."""
+    return predictor_pb2.PredictResponse(
+        predictions=[_prediction(each) for each in predictions], revision=revision
     )
 
 
+def _prediction(prediction: LengthPrediction) -> predictor_pb2.Prediction:
+    message = predictor_pb2.Prediction(
+        expected_tokens=prediction.expected_tokens, rank_score=prediction.rank_score
+    )
+    add = message.quantiles.add
+    for probability, tokens in prediction.quantiles:
+        add(probability=probability, tokens=tokens)
+    if (found := prediction.length_class) is not None:
+        message.length_class.index = found.index
+        message.length_class.count = found.count
+        if found.probability is not None:
+            message.length_class.probability = found.probability
+    return message
+
+
 def _query(item: predictor_pb2.PredictItem) -> Query:
-    turns = tuple(Turn(_ROLES[turn.role], turn.content) for turn in item.turns)
+    turns = tuple([Turn(_ROLES[turn.role], turn.content) for turn in item.turns])
     max_tokens = item.max_tokens if item.HasField("max_tokens") else None
-    return Query(PromptText(item.prompt, turns), max_tokens)
+    return Query(PromptText(item.prompt, turns, item.model), max_tokens)
 
 
 def _violations(request: predictor_pb2.PredictRequest, max_items: int) -> Iterator[Violation]:
@@ -61,8 +73,10 @@ def _violations(request: predictor_pb2.PredictRequest, max_items: int) -> Iterat
 def _item_violations(path: str, item: predictor_pb2.PredictItem) -> Iterator[Violation]:
     if not item.prompt:
         yield Violation(f"{path}.prompt", "must not be empty")
-    texts = (item.prompt, *(turn.content for turn in item.turns))
-    size = sum(len(text.encode()) for text in texts)
+    size = item.ByteSize()  # never less than its texts: most items need no closer look
+    if size > MAX_PROMPT_BYTES:
+        texts = (item.prompt, *(turn.content for turn in item.turns))
+        size = sum(len(text.encode()) for text in texts)
     if size > MAX_PROMPT_BYTES:
         yield Violation(
             f"{path}.prompt", f"{size} bytes with its turns; at most {MAX_PROMPT_BYTES}"

@@ -1,4 +1,4 @@
-"""Workloads, their replay against a running gateway, and what came of it.
+"""Workloads and their replay against a gateway, load on a predictor, and what came of it.
 
-A client like any other: it knows the gateway's public contract and no service.
+A client like any other: it knows the services' contracts and no service.
 """

@@ -2,4 +2,6 @@
 
 from ssjf_cli.main import main
 
-main()
+# Processes that a benchmark starts import this module again.
+if __name__ == "__main__":
+    main()

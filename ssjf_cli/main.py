@@ -1,6 +1,6 @@
 """The `ssjf` command: options and what is printed.
 
-The work is elsewhere (`stack`, `client`, `demo`, `predictor`) and imported when its
+The work is elsewhere (`stack`, `client`, `demo`, `predictor`, `bench`) and imported when its
 command runs, so that `--help` needs neither grpc nor torch nor matplotlib.
 """
 
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 
-from ssjf_cli import predictor
+from ssjf_cli import bench, predictor
 
 if TYPE_CHECKING:
     from ssjf_cli.stack import Stack
@@ -29,6 +29,7 @@ app = typer.Typer(
 )
 
 app.add_typer(predictor.app, name="predictor")
+app.add_typer(bench.app, name="bench")
 
 GATEWAY_PORT, PREDICTOR_PORT, ENGINE_PORT = 50051, 50052, 50053
 

@@ -155,11 +155,20 @@ class Backbone(nn.Module):
         return states
 
     def adapt(self, rank: int) -> None:
-        """Freezes the weights and adds an adapter to every linear layer."""
+        """Freezes the weights but the layers' norms; every linear layer gets an adapter."""
         self.requires_grad_(False)
         for module in self.modules():
             if isinstance(module, AdaptedLinear):
                 module.adapt(rank)
+        for module in self.layers.modules():
+            if isinstance(module, nn.LayerNorm):
+                module.requires_grad_(True)
+
+    def set_dropout(self, dropout: float) -> None:
+        """The share that training drops of every layer's outputs."""
+        self.dropout = dropout
+        for layer in self.layers:
+            layer.dropout = dropout  # type: ignore[assignment]
 
     def merge(self) -> None:
         """Folds all adapters into the weights."""

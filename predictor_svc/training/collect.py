@@ -1,51 +1,23 @@
-"""Samples answers' lengths from a running engine, for training.
+"""What every way of collecting answers' lengths shares.
 
-Owns the pace: prompts are tokenised ahead, the engine's free places are kept full, and
-a prompt's row is written once its last sample has ended. Speaks `EngineService`
-directly, so it needs no gateway. Step messages, nearly all of the traffic, are dropped
-unread: `finished` says all that is wanted. Called by `ssjf predictor collect`.
+Owns the count of what is done and when a prompt's row is written: once its last sample
+has ended. How samples are had is a driver's: `collect_engine` fills one engine's free
+places, `collect_gateway` sends requests as clients do. Called by `ssjf predictor collect`.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
-import grpc
-
-from predictor_svc.training.data import Lengths, Prompt
-from predictor_svc.training.sampling import Sampling, tokenize_request
-from ssjf.engine.v1 import engine_pb2, engine_pb2_grpc, sampling_pb2
-from ssjf.wire.channel import connect
-from ssjf.wire.schema import SCHEMA_REVISION
-
-PROMPTS_AHEAD = 256
-"""Prompts tokenised before the engine has a place for them."""
-TOKENIZE_CALLS = 8
-TOKENIZE_S = 60.0
-HEARTBEAT_S = 1.0
-BATCH_SEQUENCES = 64
-"""Most sequences in one message: with 64 full contexts it stays under a megabyte."""
+from predictor_svc.training.example import Lengths, Prompt
+from predictor_svc.training.sampling import Sampling, answer_tokens
+from ssjf.engine.v1 import sampling_pb2
 
 
 class CollectError(Exception):
-    """The engine cannot be used, or left; what is written so far stays."""
-
-
-@dataclass(slots=True)
-class _Asked:
-    """One prompt in work."""
-
-    prompt: Prompt
-    token_ids: list[int]
-    unsent: int
-    running: int = 0
-    answers: dict[int, tuple[int, bool]] = field(default_factory=dict)
-    """Tokens, and whether the model itself stopped, by number of the sample: in the order of
-    their ends the first would be the shortest."""
-    failed: bool = False
+    """The other side cannot be used, or left; what is written so far stays."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,252 +34,96 @@ OnRow = Callable[[Prompt, Lengths, str], None]
 """Takes a complete prompt, its lengths and the model's name."""
 
 
-class Collector:
-    """One run over one engine's stream."""
-
-    def __init__(
-        self,
-        sampling: Sampling,
-        on_row: OnRow,
-        on_progress: Callable[[Progress], None],
-        concurrency: int | None = None,
-    ) -> None:
-        """`concurrency` bounds the answers in flight below what the engine has room for."""
-        self._sampling = sampling
-        self._on_row = on_row
-        self._on_progress = on_progress
-        self._concurrency = concurrency
-        self._outgoing: asyncio.Queue[engine_pb2.ServeRequest | None] = asyncio.Queue()
-        self._waiting: deque[_Asked] = deque()
-        self._ahead = asyncio.Semaphore(PROMPTS_AHEAD)
-        self._running: dict[int, tuple[_Asked, int]] = {}
-        self._sent: dict[int, tuple[int, int]] = {}  # batch -> sequences, KV tokens
-        self._capacity = engine_pb2.Capacity()
-        self._welcome = engine_pb2.Welcome()
-        self._last_sequence = 0
-        self._last_batch = 0
-        self._prompts_left = 0
-        self._all_settled = asyncio.Event()
-        self._progress = Progress()
+class Driver(Protocol):
+    """A way to sample answers."""
 
     async def run(self, address: str, prompts: Sequence[Prompt]) -> Progress:
-        """Samples all prompts through the engine at `address`.
+        """Samples all prompts through the service at `address` (host:port).
 
-        Raises CollectError when the engine refuses, leaves, or never answers.
+        Raises CollectError when it refuses, leaves, or never answers.
         """
-        self._prompts_left = len(prompts)
-        if not prompts:
-            return self._progress
-        async with connect(address) as channel:
-            stub = engine_pb2_grpc.EngineServiceStub(channel)
-            call = stub.Serve(self._requests())
-            try:
-                async with asyncio.TaskGroup() as tasks:
-                    running = [
-                        tasks.create_task(self._beat()),
-                        tasks.create_task(self._tokenize_all(stub, prompts)),
-                        tasks.create_task(self._listen(call)),
-                    ]
-                    await self._all_settled.wait()
-                    for task in running:
-                        task.cancel()
-            except ExceptionGroup as group:
-                raise _failure(address, group) from group
-            finally:
-                call.cancel()
-        return self._progress
 
-    async def _requests(self) -> AsyncIterator[engine_pb2.ServeRequest]:
-        yield engine_pb2.ServeRequest(
-            hello=engine_pb2.Hello(
-                gateway_id="ssjf predictor collect",
-                schema_revision=SCHEMA_REVISION,
-                epoch=1,
-                batching_mode=engine_pb2.BATCHING_MODE_CONTINUOUS,
-            )
-        )
-        while (request := await self._outgoing.get()) is not None:
-            yield request
 
-    async def _beat(self) -> None:
-        count = 0
-        while True:
-            await asyncio.sleep(HEARTBEAT_S)
-            count += 1
-            self._outgoing.put_nowait(
-                engine_pb2.ServeRequest(heartbeat=engine_pb2.Heartbeat(count=count))
-            )
+@dataclass(slots=True)
+class Asked:
+    """One prompt in work."""
 
-    async def _listen(self, call: AsyncIterable[engine_pb2.ServeResponse]) -> None:
-        """Reads the engine's messages."""
-        async for response in call:
-            match response.WhichOneof("message"):
-                case "step":
-                    continue
-                case "finished":
-                    self._finished(response.finished)
-                case "capacity":
-                    self._has_free(response.capacity)
-                case "error":
-                    self._failed(response.error)
-                case "welcome":
-                    self._welcome = response.welcome
-        raise CollectError("the engine ended the stream")
+    prompt: Prompt
+    unsent: int
+    """Samples still to ask for."""
+    running: int = 0
+    """Samples asked for that have not ended."""
+    answers: dict[int, tuple[int, bool]] = field(default_factory=dict)
+    """Tokens, and whether the model itself stopped, by number of the sample: in the order of
+    their ends the first would be the shortest."""
+    failed: bool = False
+    settled: bool = False
 
-    async def _tokenize_all(
-        self, stub: engine_pb2_grpc.EngineServiceAsyncStub, prompts: Sequence[Prompt]
+    def start(self, samples: int) -> int:
+        """Takes the next sample of `samples` as asked for; its number."""
+        index = samples - self.unsent
+        self.unsent -= 1
+        self.running += 1
+        return index
+
+    def give_up(self) -> None:
+        """Asks for no more samples; the prompt gets no row."""
+        self.unsent, self.failed = 0, True
+
+
+class Tally:
+    """Answers in, rows and progress out."""
+
+    def __init__(
+        self, sampling: Sampling, on_row: OnRow, on_progress: Callable[[Progress], None]
     ) -> None:
-        remaining = iter(prompts)
+        self.sampling = sampling
+        self.progress = Progress()
+        self.model = ""
+        """Name of the LLM that answers, once it is known."""
+        self._on_row = on_row
+        self._on_progress = on_progress
 
-        async def work() -> None:
-            for prompt in remaining:  # shared: each prompt goes to one worker
-                await self._ahead.acquire()
-                self._waiting.append(await self._tokenize(stub, prompt))
-                self._fill()
+    @property
+    def settled(self) -> int:
+        """Prompts of which nothing is left in work."""
+        return self.progress.prompts_done + self.progress.prompts_failed
 
-        async with asyncio.TaskGroup() as workers:
-            for _ in range(TOKENIZE_CALLS):
-                workers.create_task(work())
-
-    async def _tokenize(
-        self, stub: engine_pb2_grpc.EngineServiceAsyncStub, prompt: Prompt
-    ) -> _Asked:
-        """The prompt with its ids; failed where the engine refuses the prompt itself."""
-        try:
-            response = await stub.Tokenize(tokenize_request(prompt.text), timeout=TOKENIZE_S)
-        except grpc.aio.AioRpcError as error:
-            if error.code() is not grpc.StatusCode.INVALID_ARGUMENT:
-                raise
-            return _Asked(prompt, [], unsent=0, failed=True)
-        return _Asked(prompt, list(response.token_ids), self._sampling.samples)
-
-    def _has_free(self, capacity: engine_pb2.Capacity) -> None:
-        self._capacity = capacity
-        for batch in [batch for batch in self._sent if batch <= capacity.batch_id]:
-            del self._sent[batch]
-        self._fill()
-
-    def _fill(self) -> None:
-        """Sends what the engine has free, in batches."""
-        while batch := self._next_batch():
-            self._last_batch += 1
-            kv_tokens = sum(self._needed(len(sequence.prompt_token_ids)) for sequence in batch)
-            self._sent[self._last_batch] = (len(batch), kv_tokens)
-            message = engine_pb2.ScheduledBatch(batch_id=self._last_batch, sequences=batch)
-            self._outgoing.put_nowait(engine_pb2.ServeRequest(batch=message))
-
-    def _next_batch(self) -> list[engine_pb2.Sequence]:
-        """The next samples that fit, in the order of the prompts."""
-        free, free_kv_tokens = self._free()
-        batch: list[engine_pb2.Sequence] = []
-        while self._waiting and len(batch) < min(free, BATCH_SEQUENCES):
-            asked = self._waiting[0]
-            needed = self._needed(len(asked.token_ids))
-            if needed > min(
-                self._welcome.limits.max_context_tokens, self._welcome.limits.kv_tokens
-            ):
-                asked.unsent, asked.failed = 0, True
-            if asked.unsent == 0:
-                self._drop_first()
-                continue
-            if needed > free_kv_tokens:
-                break
-            free_kv_tokens -= needed
-            batch.append(self._start(asked))
-            if asked.unsent == 0:
-                self._drop_first()
-        return batch
-
-    def _drop_first(self) -> None:
-        """Takes the first prompt, all its samples sent or given up, from the waiting ones."""
-        asked = self._waiting.popleft()
-        self._ahead.release()
-        self._settle(asked)
-
-    def _needed(self, prompt_tokens: int) -> int:
-        """KV tokens that a sample reserves."""
-        return prompt_tokens + self._sampling.max_tokens
-
-    def _free(self) -> tuple[int, int]:
-        """Places and KV tokens free once what is under way has arrived."""
-        sequences = self._capacity.free_sequences - sum(count for count, _ in self._sent.values())
-        kv_tokens = self._capacity.free_kv_tokens - sum(kv for _, kv in self._sent.values())
-        if self._concurrency is not None:
-            sequences = min(sequences, self._concurrency - len(self._running))
-        return sequences, kv_tokens
-
-    def _start(self, asked: _Asked) -> engine_pb2.Sequence:
-        self._last_sequence += 1
-        index = self._sampling.samples - asked.unsent
-        asked.unsent -= 1
-        asked.running += 1
-        self._running[self._last_sequence] = (asked, index)
-        return engine_pb2.Sequence(
-            sequence_id=self._last_sequence,
-            request_id=f"{asked.prompt.prompt_id}/{index}"[:128],
-            prompt_token_ids=asked.token_ids,
-            sampling=self._sampling.params(asked.prompt, index),
-        )
-
-    def _finished(self, finished: engine_pb2.SequenceFinished) -> None:
-        entry = self._running.pop(finished.sequence_id, None)
-        if entry is None:
-            return
-        asked, index = entry
-        stopped = finished.reason == sampling_pb2.FINISH_REASON_EOS
-        # The engine counts the end-of-sequence token; a length is what is read.
-        tokens = finished.output_tokens - (1 if stopped else 0)
-        asked.answers[index] = (tokens, stopped)
-        self._advance(answers=1, output_tokens=tokens)
-        asked.running -= 1
-        self._settle(asked)
-
-    def _failed(self, error: engine_pb2.SequenceError) -> None:
-        entry = self._running.pop(error.sequence_id, None)
-        if entry is not None:
-            asked, _ = entry
-            asked.failed = True
-            asked.running -= 1
-            self._settle(asked)
-
-    def _settle(self, asked: _Asked) -> None:
-        """Writes the prompt's row once nothing of it is left in work."""
-        if asked.unsent or asked.running:
-            return
-        self._prompts_left -= 1
-        if asked.failed:
-            self._advance(prompts_failed=1)
-        else:
-            tokens, stopped = zip(*(asked.answers[i] for i in sorted(asked.answers)), strict=True)
-            lengths = Lengths(tokens, stopped)
-            self._on_row(asked.prompt, lengths, self._welcome.model.name)
-            self._advance(prompts_done=1)
-        if self._prompts_left == 0:
-            self._all_settled.set()
-
-    def _advance(
+    def answered(
         self,
-        *,
-        prompts_done: int = 0,
-        prompts_failed: int = 0,
-        answers: int = 0,
-        output_tokens: int = 0,
+        asked: Asked,
+        index: int,
+        output_tokens: int,
+        reason: sampling_pb2.FinishReason.ValueType,
     ) -> None:
-        before = self._progress
-        self._progress = Progress(
-            before.prompts_done + prompts_done,
-            before.prompts_failed + prompts_failed,
-            before.answers + answers,
-            before.output_tokens + output_tokens,
+        """Takes the end of one sample, tokens as the engine counts them."""
+        tokens = answer_tokens(output_tokens, reason)
+        asked.answers[index] = (tokens, reason == sampling_pb2.FINISH_REASON_EOS)
+        asked.running -= 1
+        self._advance(
+            answers=self.progress.answers + 1,
+            output_tokens=self.progress.output_tokens + tokens,
         )
-        self._on_progress(self._progress)
+        self.settle(asked)
 
+    def failed(self, asked: Asked) -> None:
+        """Takes the failure of one sample: the prompt gets no row."""
+        asked.give_up()
+        asked.running -= 1
+        self.settle(asked)
 
-def _failure(address: str, group: ExceptionGroup[Exception]) -> Exception:
-    """The one reason to show for a failed run; anything unforeseen stays as it is."""
-    error: Exception = group
-    while isinstance(error, ExceptionGroup):
-        error = error.exceptions[0]
-    if isinstance(error, grpc.aio.AioRpcError):
-        return CollectError(f"engine at {address}: {error.code().name}: {error.details()}")
-    return error
+    def settle(self, asked: Asked) -> None:
+        """Writes the prompt's row if nothing of it is left in work."""
+        if asked.settled or asked.unsent or asked.running:
+            return
+        asked.settled = True
+        if asked.failed:
+            self._advance(prompts_failed=self.progress.prompts_failed + 1)
+            return
+        tokens, stopped = zip(*(asked.answers[i] for i in sorted(asked.answers)), strict=True)
+        self._on_row(asked.prompt, Lengths(tokens, stopped), self.model)
+        self._advance(prompts_done=self.progress.prompts_done + 1)
+
+    def _advance(self, **counts: int) -> None:
+        self.progress = replace(self.progress, **counts)
+        self._on_progress(self.progress)

@@ -1,140 +1,258 @@
-"""How well a model predicts: rank correlation, error, calibration.
+"""How well a model predicts: rank correlation, error, classes, calibration.
 
-Owns the figures and their definitions. Computes them through `lengths`, as the service
-does. Called by `train` after each epoch and by `ssjf predictor evaluate`.
+Owns the figures and their definitions. Reads the network's numbers through `outputs`, as
+the service does. Called by `train` after each epoch and by `ssjf predictor evaluate`.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.stats import kendalltau, spearmanr
 
 from predictor_svc.encoder import load_encoder
-from predictor_svc.lengths import Floats, softmax
-from predictor_svc.model_dir import ModelConfig
+from predictor_svc.lengths import Floats
+from predictor_svc.outputs import ClassesOutput, DistributionOutput, OrdinalOutput, Output, Readings
 from predictor_svc.training.data import Example, Lengths
 from predictor_svc.training.model import ProxyModel, pad
+from predictor_svc.training.task import first_lengths
+from predictor_svc.training.tasks.distribution import level_of_samples
 from predictor_svc.training.weights import Trained
 
-EVALUATION_BATCH = 32
-UPPER_QUANTILE = 0.9
+BATCH_CPU = 32
+BATCH_CUDA = 256
+
+
+@dataclass(frozen=True, slots=True)
+class ClassReport:
+    """Figures of the predicted classes, against the class of the first sample."""
+
+    accuracy: float
+    macro_f1: float
+    weighted_f1: float
+    kendall_tau_b: float
+    """Of the class itself, ties and all: the order that the SSJF paper's queue has."""
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Figures over some rows; the actual length is the first sample of each."""
+    """Figures over some rows; the actual length is the first sample of each. nan: undefined."""
 
     rows: int
     kendall_tau_b: float
-    """Of the rank score against the actual length; nan below two rows."""
+    """Of the rank score against the actual length."""
     spearman: float
     mae_tokens: float
     """Mean absolute difference of expected and actual tokens."""
-    p90_coverage: float
-    """Share of all samples at or under the predicted 0.9 quantile."""
     kendall_tau_b_all_samples: float
     """Mean tau-b over the first, second, … samples: the same with less noise."""
+    kendall_tau_b_model_mean: float
+    """Mean over the LLMs of tau-b among each one's rows."""
+    quantile_coverage: Mapping[str, float] = field(default_factory=dict)
+    """Share of all samples at or under each predicted quantile; an answer that was cut counts
+    by the predicted probability that its full length is (randomised PIT)."""
+    quantile_coverage_as_cut: Mapping[str, float] = field(default_factory=dict)
+    """The same, where a cut answer counts as if it had ended at the cut."""
+    classes: ClassReport | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """A report over everything and one for each source."""
+    """A report over everything, one for each source and each LLM, and the points behind."""
 
     overall: Report
     revision: str
     task: str
-    per_source: Mapping[str, Report] = field(default_factory=dict)
+    per_source: Mapping[str, Report]
+    per_model: Mapping[str, Report]
+    readings: Readings
+    actual: Floats
+    """(rows,) first samples."""
+    levels: Floats
+    """Where every sample lies in its predicted distribution; empty without one."""
 
     def as_json(self) -> dict[str, object]:
-        """The overall figures at the top, `per_source` beside them; nan as null."""
+        """The overall figures at the top, the others beside them; nan as null."""
         return {
-            **_finite(self.overall),
+            **plain(self.overall),
             "revision": self.revision,
             "task": self.task,
-            "per_source": {name: _finite(each) for name, each in self.per_source.items()},
+            "per_source": {name: plain(each) for name, each in self.per_source.items()},
+            "per_model": {name: plain(each) for name, each in self.per_model.items()},
         }
 
 
-def evaluate(trained: Trained, examples: Sequence[Example]) -> Evaluation:
+def evaluate(
+    trained: Trained,
+    examples: Sequence[Example],
+    device: torch.device | None = None,
+    on_step: Callable[[int, int], None] = lambda _done, _total: None,
+) -> Evaluation:
     """The model's figures on examples. Raises ValueError without any."""
     if not examples:
         raise ValueError("no rows to evaluate")
-    encoder = load_encoder(trained.tokenizer, trained.config.max_input_tokens)
-    ids = encoder.encode([example.prompt.text for example in examples])
-    logits = predict_logits(trained.model, ids)
-    groups: dict[str, list[int]] = defaultdict(list)
-    for row, example in enumerate(examples):
-        groups[example.prompt.source].append(row)
-
-    def report(rows: list[int]) -> Report:
-        return _report(logits[rows], trained.config, [examples[row].lengths for row in rows])
-
+    encoder = load_encoder(trained.tokenizer, trained.config.input)
+    model = trained.model.to(device or torch.device("cpu"))
+    raw = predict_raw(model, encoder.encode([each.prompt.text for each in examples]), on_step)
+    figures = _Figures(trained.config.output, raw, examples)
     return Evaluation(
-        report(list(range(len(examples)))),
+        figures.report(range(len(examples))),
         trained.revision,
         trained.config.task,
-        {source: report(rows) for source, rows in sorted(groups.items())},
+        figures.by(lambda example: example.prompt.source),
+        figures.by(lambda example: example.model),
+        figures.readings,
+        figures.first,
+        np.concatenate(figures.levels) if figures.levels else np.empty(0),
     )
 
 
 @torch.no_grad()
-def predict_logits(model: ProxyModel, ids: Sequence[list[int]]) -> Floats:
-    """(n, bins) logits, on the model's own device, in the order of `ids`."""
+def predict_raw(
+    model: ProxyModel,
+    ids: Sequence[list[int]],
+    on_step: Callable[[int, int], None] = lambda _done, _total: None,
+) -> Floats:
+    """(n, outputs) on the model's own device, in the order of `ids`; equal rows run once."""
     was_training = model.training
     model.eval()
     device = next(model.parameters()).device
-    order = sorted(range(len(ids)), key=lambda row: len(ids[row]))
-    logits = np.empty((len(ids), model.shape.bin_count))
-    for start in range(0, len(order), EVALUATION_BATCH):
-        rows = order[start : start + EVALUATION_BATCH]
-        batch, mask = (each.to(device) for each in pad([ids[row] for row in rows]))
-        logits[rows] = model(batch, mask).float().cpu().numpy()
+    size = BATCH_CUDA if device.type == "cuda" else BATCH_CPU
+    rows_of: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for row, each in enumerate(ids):
+        rows_of[tuple(each)].append(row)
+    distinct = sorted(rows_of, key=len)
+    raw = np.empty((len(ids), model.shape.outputs))
+    for start in range(0, len(distinct), size):
+        group = distinct[start : start + size]
+        batch, mask = (each.to(device) for each in pad(group))
+        values = model(batch, mask).float().cpu().numpy()
+        for key, value in zip(group, values, strict=True):
+            raw[rows_of[key]] = value
+        on_step(start + len(group), len(distinct))
     model.train(was_training)
-    return logits
+    return raw
 
 
-def rank_correlation(logits: Floats, config: ModelConfig, lengths: Sequence[Lengths]) -> float:
+def rank_correlation(raw: Floats, output: Output, lengths: Sequence[Lengths]) -> float:
     """Tau-b of the rank score against the first, second, … sample, averaged."""
-    scores = softmax(logits) @ np.array(config.rank_values)
-    fewest = min(len(each.tokens) for each in lengths)
-    taus = [_tau(scores, [each.tokens[k] for each in lengths]) for k in range(fewest)]
+    scores = output.read(raw, np.full(len(raw), np.inf)).rank_scores
+    return _tau_all(scores, [each.tokens for each in lengths])
+
+
+class _Figures:
+    """Everything that a report over some rows is made from."""
+
+    def __init__(self, output: Output, raw: Floats, examples: Sequence[Example]) -> None:
+        lengths = [each.lengths for each in examples]
+        self._output = output
+        self._examples = examples
+        self.readings = output.read(raw, np.full(len(raw), np.inf))
+        self.first = first_lengths(lengths)
+        self.levels: list[Floats] = []
+        if isinstance(output, DistributionOutput):
+            ends = np.cumsum([len(each.tokens) for each in lengths])[:-1]
+            self.levels = np.split(level_of_samples(output, raw, lengths, seed=0), ends)
+
+    def by(self, key: Callable[[Example], str]) -> dict[str, Report]:
+        """A report for each value of `key`."""
+        groups: dict[str, list[int]] = defaultdict(list)
+        for row, example in enumerate(self._examples):
+            groups[key(example)].append(row)
+        return {name: self.report(rows) for name, rows in sorted(groups.items())}
+
+    def report(self, chosen: Sequence[int] | range) -> Report:
+        """The figures of some rows."""
+        rows = np.asarray(chosen)
+        examples = [self._examples[row] for row in rows]
+        scores, first = self.readings.rank_scores[rows], self.first[rows]
+        return Report(
+            rows=len(rows),
+            kendall_tau_b=_tau(scores, first),
+            spearman=float(spearmanr(scores, first).statistic)
+            if _varies(first) and _varies(scores)
+            else float("nan"),
+            mae_tokens=float(np.abs(self.readings.expected_tokens[rows] - first).mean()),
+            kendall_tau_b_all_samples=_tau_all(scores, [each.lengths.tokens for each in examples]),
+            kendall_tau_b_model_mean=self._model_mean(examples, scores, first),
+            quantile_coverage=self._coverage(rows),
+            quantile_coverage_as_cut=self._coverage_as_cut(rows, examples),
+            classes=self._classes(rows),
+        )
+
+    def _model_mean(self, examples: Sequence[Example], scores: Floats, first: Floats) -> float:
+        groups: dict[str, list[int]] = defaultdict(list)
+        for row, example in enumerate(examples):
+            groups[example.model].append(row)
+        taus = [_tau(scores[rows], first[rows]) for rows in groups.values()]
+        known = [tau for tau in taus if not np.isnan(tau)]
+        return float(np.mean(known)) if known else float("nan")
+
+    def _coverage(self, rows: NDArray[np.int64]) -> dict[str, float]:
+        output = self._output
+        if not isinstance(output, DistributionOutput):
+            return {}
+        places = np.concatenate([self.levels[row] for row in rows])
+        return {
+            str(quantile): float((places <= level).mean())
+            for quantile, level in zip(output.quantiles, output.levels, strict=True)
+        }
+
+    def _coverage_as_cut(
+        self, rows: NDArray[np.int64], examples: Sequence[Example]
+    ) -> dict[str, float]:
+        counts = [len(each.lengths.tokens) for each in examples]
+        tokens = np.concatenate([each.lengths.tokens for each in examples])
+        limits = np.repeat(self.readings.quantiles[rows], counts, axis=0)
+        return {
+            str(quantile): float((tokens <= limits[:, column]).mean())
+            for column, quantile in enumerate(self._output.quantile_probabilities)
+        }
+
+    def _classes(self, rows: NDArray[np.int64]) -> ClassReport | None:
+        output = self._output
+        if self.readings.classes is None or not isinstance(output, ClassesOutput | OrdinalOutput):
+            return None
+        predicted, actual = self.readings.classes[rows], output.class_of(self.first[rows])
+        table = np.zeros((output.class_count, output.class_count))
+        np.add.at(table, (actual, predicted), 1)
+        hits, support = np.diag(table), table.sum(axis=1)
+        f1 = 2 * hits / np.maximum(support + table.sum(axis=0), 1)
+        present = (support + table.sum(axis=0)) > 0
+        return ClassReport(
+            accuracy=float(hits.sum() / len(rows)),
+            macro_f1=float(f1[present].mean()),
+            weighted_f1=float((f1 * support).sum() / len(rows)),
+            kendall_tau_b=_tau(predicted.astype(np.float64), self.first[rows]),
+        )
+
+
+def _tau_all(scores: Floats, tokens: Sequence[Sequence[int]]) -> float:
+    fewest = min(len(each) for each in tokens)
+    taus = [_tau(scores, np.array([each[k] for each in tokens], float)) for k in range(fewest)]
     return float(np.mean(taus))
 
 
-def _report(logits: Floats, config: ModelConfig, lengths: Sequence[Lengths]) -> Report:
-    probabilities = softmax(logits)
-    scores = probabilities @ np.array(config.rank_values)
-    limits = np.full(len(lengths), float(config.top_tokens))
-    expected = config.bins.expected(probabilities, limits)
-    upper = config.bins.quantiles(probabilities, [UPPER_QUANTILE], limits)[:, 0]
-    first = np.array([each.tokens[0] for each in lengths], dtype=float)
-    under = [
-        tokens <= limit
-        for each, limit in zip(lengths, upper, strict=True)
-        for tokens in each.tokens
-    ]
-    return Report(
-        rows=len(lengths),
-        kendall_tau_b=_tau(scores, first),
-        spearman=float(spearmanr(scores, first).statistic) if _varies(first) else float("nan"),
-        mae_tokens=float(np.abs(expected - first).mean()),
-        p90_coverage=float(np.mean(under)),
-        kendall_tau_b_all_samples=rank_correlation(logits, config, lengths),
-    )
-
-
-def _tau(scores: Floats, actual: Sequence[int] | Floats) -> float:
-    return float(kendalltau(scores, actual, variant="b").statistic) if len(scores) > 1 else np.nan
+def _tau(scores: Floats, actual: Floats) -> float:
+    """Tau-b; nan where either side does not vary."""
+    if not (_varies(scores) and _varies(actual)):
+        return float("nan")
+    return float(kendalltau(scores, actual, variant="b").statistic)
 
 
 def _varies(values: Floats) -> bool:
     return len(values) > 1 and bool(np.ptp(values) > 0)
 
 
-def _finite(report: Report) -> dict[str, float | None]:
-    return {name: None if value != value else value for name, value in asdict(report).items()}
+def plain(report: Report) -> dict[str, object]:
+    """The report for JSON: nan as null, and what the task does not have left out."""
+    found = {name: value for name, value in asdict(report).items() if value not in ({}, None)}
+    return {
+        name: None if isinstance(value, float) and np.isnan(value) else value
+        for name, value in found.items()
+    }

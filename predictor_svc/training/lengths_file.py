@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 
 from predictor_svc.training.data import Lengths, Prompt, read_prompts
-from predictor_svc.training.rows import DataError, read_rows
+from predictor_svc.training.rows import DataError, is_csv, read_rows
 
 
 class LengthsFile:
@@ -20,7 +20,7 @@ class LengthsFile:
 
     def __init__(self, path: Path, *, with_text: bool) -> None:
         """`with_text` False writes the prompt's SHA-256 in place of its text."""
-        if path.suffix == ".gz":
+        if path.suffix == ".gz" or is_csv(path):
             raise DataError("rows are appended, so the file must be plain .jsonl", path)
         self._with_text = with_text
         _drop_partial_row(path)
@@ -40,6 +40,8 @@ class LengthsFile:
                 ]
         else:
             row["prompt_sha256"] = prompt.digest
+        if prompt.conversation:
+            row["conversation_id"] = prompt.conversation
         row |= {
             "response_samples": lengths.tokens,
             "response_stopped": lengths.stopped,

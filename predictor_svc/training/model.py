@@ -1,72 +1,144 @@
-"""The proxy model: an adapted backbone, mean pooling, and a head over length bins.
+"""The proxy model: a backbone, adapted or fine-tuned whole, pooling, and a head.
 
-Owns its shape and what of it is trained. Knows nothing of data or of how it is stored.
-Called by `train`, `weights` and `export`.
+Owns its shape and what of it is trained. Knows nothing of data, of tasks, or of how it
+is stored. Called by `train`, `weights` and `export`.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from typing import Literal
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from predictor_svc.training.backbone import Backbone
 
+LLM_POSITION = 1
+"""Where the encoder puts the LLM's token: after [CLS]."""
 
-@dataclass(frozen=True, slots=True)
-class ProxyShape:
-    """What is added to the backbone."""
 
-    bin_count: int
-    layers: int
+class ProxyShape(BaseModel):
+    """What is made of the backbone. Stored with the weights."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    outputs: int = Field(ge=1)
+    layers: int = Field(default=6, ge=1)
     """Backbone layers used, from the first."""
-    adapter_rank: int
-    hidden: int
-    """Width of the head's hidden layer."""
+    adapter_rank: int = Field(default=0, ge=0)
+    """Rank of the adapters over a frozen backbone; 0 trains the backbone itself."""
+    pooling: Literal["mean", "cls"] = "mean"
+    """Mean over the tokens, or the first token's state."""
+    head: Literal["normed", "ssjf"] = "normed"
+    """LayerNorm, dropout and one hidden layer; or the two of the SSJF paper's code."""
+    hidden: int = Field(default=256, ge=1)
+    """Width of the head's hidden layers."""
+    llm_tokens: tuple[int, ...] = ()
+    """Token ids of the LLMs that the head tells apart; empty where it is told none."""
+    llm_seen_as: int | None = None
+    """What the backbone reads in the LLM's place: one token for all; none: the LLM's own. With
+    one for all, a prompt's pooled state is the same for every LLM."""
+
+
+class NormedHead(nn.Module):
+    """One hidden layer between norm and outputs."""
+
+    def __init__(self, width: int, shape: ProxyShape, dropout: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(dropout)
+        self.inner = nn.Linear(width, shape.hidden)
+        self.outer = nn.Linear(shape.hidden, shape.outputs)
+
+    def forward(self, pooled: Tensor, llm: Tensor | None) -> Tensor:
+        """(batch, width), and (batch, hidden) of the LLM, to (batch, outputs)."""
+        inner = self.inner(self.dropout(self.norm(pooled)))
+        if llm is not None:
+            inner = inner + llm
+        outputs: Tensor = self.outer(self.dropout(nn.functional.gelu(inner)))
+        return outputs
+
+
+class SsjfHead(nn.Module):
+    """The SSJF repository's head: two hidden layers with ReLU, the LLM joining the second."""
+
+    def __init__(self, width: int, shape: ProxyShape) -> None:
+        super().__init__()
+        self.first = nn.Linear(width, shape.hidden)
+        self.second = nn.Linear(shape.hidden, shape.hidden)
+        self.outer = nn.Linear(shape.hidden, shape.outputs)
+
+    def forward(self, pooled: Tensor, llm: Tensor | None) -> Tensor:
+        """(batch, width), and (batch, hidden) of the LLM, to (batch, outputs)."""
+        second = self.second(torch.relu(self.first(pooled)))
+        if llm is not None:
+            # A one-hot name beside the inputs of a linear layer is a row added to its output.
+            second = second + llm
+        outputs: Tensor = self.outer(torch.relu(second))
+        return outputs
 
 
 class ProxyModel(nn.Module):
-    """Token ids to logits over length bins."""
+    """Token ids to the numbers that the task reads."""
+
+    llm_index: Tensor
 
     def __init__(self, backbone: Backbone, shape: ProxyShape, dropout: float = 0.1) -> None:
-        """Takes the backbone over: keeps its first layers and adds adapters."""
+        """Takes the backbone over: keeps its first layers and adds adapters, if any."""
         super().__init__()
         self.shape = shape
         self.backbone = backbone
         backbone.layers = backbone.layers[: shape.layers]
-        backbone.adapt(shape.adapter_rank)
-        for module in backbone.layers.modules():
-            if isinstance(module, nn.LayerNorm):
-                module.requires_grad_(True)
+        backbone.set_dropout(dropout)
+        if shape.adapter_rank:
+            backbone.adapt(shape.adapter_rank)
         width = backbone.shape.width
-        self.head = nn.Sequential(
-            nn.LayerNorm(width),
-            nn.Dropout(dropout),
-            nn.Linear(width, shape.hidden),
-            nn.GELU(),
-            nn.Dropout(dropout),
-            nn.Linear(shape.hidden, shape.bin_count),
+        self.head = (
+            SsjfHead(width, shape) if shape.head == "ssjf" else NormedHead(width, shape, dropout)
         )
+        self.llms: nn.Embedding | None = None
+        if shape.llm_tokens:
+            self.llms = nn.Embedding(len(shape.llm_tokens) + 1, shape.hidden, padding_idx=0)
+            nn.init.zeros_(self.llms.weight)
+            index = torch.zeros(backbone.shape.vocabulary, dtype=torch.int64)
+            index[list(shape.llm_tokens)] = torch.arange(1, len(shape.llm_tokens) + 1)
+            self.register_buffer("llm_index", index, persistent=False)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """(batch, length) int64 each, mask 1 on real tokens, to (batch, bin_count) logits."""
-        states = self.backbone(input_ids, attention_mask)
+        """(batch, length) integers each, mask 1 on real tokens, to (batch, outputs)."""
+        pooled = self.pooled(self.backbone(self.seen(input_ids), attention_mask), attention_mask)
+        return self.outputs(pooled, input_ids[:, LLM_POSITION] if self.llms is not None else None)
+
+    def seen(self, input_ids: Tensor) -> Tensor:
+        """What the backbone reads of the ids."""
+        if self.shape.llm_seen_as is None:
+            return input_ids
+        places = torch.arange(input_ids.shape[1], device=input_ids.device)
+        return input_ids.masked_fill(places == LLM_POSITION, self.shape.llm_seen_as)
+
+    def pooled(self, states: Tensor, attention_mask: Tensor) -> Tensor:
+        """The backbone's states, (batch, length, width), to one (batch, width)."""
+        if self.shape.pooling == "cls":
+            return states[:, 0]
         weights = attention_mask.unsqueeze(-1).to(states.dtype)
-        pooled = (states * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1.0)
-        logits: Tensor = self.head(pooled)
-        return logits
+        return (states * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1.0)
+
+    def outputs(self, pooled: Tensor, llm_tokens: Tensor | None) -> Tensor:
+        """(batch, width) and, where LLMs are told apart, their tokens (batch,), to outputs."""
+        llm = None
+        if self.llms is not None and llm_tokens is not None:
+            llm = self.llms(self.llm_index[llm_tokens.long()])
+        outputs: Tensor = self.head(pooled, llm)
+        return outputs
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
-        """What training changes, and so what is shipped."""
+        """What training changes, and so what is stored."""
         return {name: value for name, value in self.named_parameters() if value.requires_grad}
 
-    def metadata(self) -> dict[str, str]:
-        """The shape as safetensors metadata."""
-        return {name: str(value) for name, value in asdict(self.shape).items()}
 
-
-def pad(rows: list[list[int]], length: int | None = None) -> tuple[Tensor, Tensor]:
+def pad(rows: Sequence[Sequence[int]], length: int | None = None) -> tuple[Tensor, Tensor]:
     """Ids of several prompts to (batch, length) ids and mask, int64, padded with 0."""
     longest = length or max(len(row) for row in rows)
     ids = torch.zeros(len(rows), longest, dtype=torch.int64)

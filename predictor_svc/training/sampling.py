@@ -1,6 +1,7 @@
-"""What `collect` asks of an engine: how answers are sampled, what is tokenised.
+"""What `collect` asks of an engine or a gateway: the prompt, how its answers are sampled.
 
-Owns the messages; who sends them when is `collect`.
+Owns the messages and what of an answer is its length; who sends them when is
+`collect_engine` and `collect_gateway`.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ from dataclasses import dataclass
 from predictor_svc.encoder import PromptText
 from predictor_svc.training.data import Prompt
 from ssjf.engine.v1 import engine_pb2, prompt_pb2, sampling_pb2
+from ssjf.gateway.v1 import gateway_pb2
 
 _ROLES = {
-    "system": prompt_pb2.CHAT_ROLE_SYSTEM,
     "user": prompt_pb2.CHAT_ROLE_USER,
     "assistant": prompt_pb2.CHAT_ROLE_ASSISTANT,
 }
@@ -55,9 +56,34 @@ def tokenize_request(text: PromptText) -> engine_pb2.TokenizeRequest:
     """The prompt as the engine takes it: alone, or as the end of a conversation."""
     if not text.turns:
         return engine_pb2.TokenizeRequest(prompt=text.prompt)
+    return engine_pb2.TokenizeRequest(chat=_chat(text))
+
+
+def generate_request(
+    text: PromptText, sampling: sampling_pb2.SamplingParams
+) -> gateway_pb2.GenerateRequest:
+    """The prompt as the gateway takes it: alone, or as the end of a conversation."""
+    if not text.turns:
+        return gateway_pb2.GenerateRequest(prompt=text.prompt, sampling=sampling)
+    return gateway_pb2.GenerateRequest(chat=_chat(text), sampling=sampling)
+
+
+def answer_tokens(output_tokens: int, reason: sampling_pb2.FinishReason.ValueType) -> int:
+    """The length of an answer: engines count the end-of-sequence token, a reader does not."""
+    return output_tokens - (1 if reason == sampling_pb2.FINISH_REASON_EOS else 0)
+
+
+def _chat(text: PromptText) -> prompt_pb2.Chat:
     messages = [
-        prompt_pb2.ChatMessage(role=_ROLES.get(turn.role, _ROLES["user"]), content=turn.content)
-        for turn in text.turns
+        prompt_pb2.ChatMessage(role=_role(turn.role, index), content=turn.content)
+        for index, turn in enumerate(text.turns)
     ]
-    messages.append(prompt_pb2.ChatMessage(role=_ROLES["user"], content=text.prompt))
-    return engine_pb2.TokenizeRequest(chat=prompt_pb2.Chat(messages=messages))
+    messages.append(prompt_pb2.ChatMessage(role=prompt_pb2.CHAT_ROLE_USER, content=text.prompt))
+    return prompt_pb2.Chat(messages=messages)
+
+
+def _role(name: str, index: int) -> prompt_pb2.ChatRole.ValueType:
+    """A system's message can only be the first; a tool's is what the model is told next."""
+    if name == "system" and index == 0:
+        return prompt_pb2.CHAT_ROLE_SYSTEM
+    return _ROLES.get(name, prompt_pb2.CHAT_ROLE_USER)

@@ -1,51 +1,35 @@
-"""Fits the proxy model to sampled lengths.
+"""Fits the proxy model to answers' lengths.
 
-Owns the loop: prompts tokenised once, batches of similar length, one learning-rate
-schedule, Kendall's tau-b on held-back prompts after each epoch; the best epoch is kept.
-Same seed and data, same model. Called by `ssjf predictor train`.
+Owns the loop: prompts tokenised once and kept on the device, batches of similar length,
+one learning-rate schedule, Kendall's tau-b on held-back prompts after each epoch, a
+checkpoint to resume from. Same seed, data and device kind: same model. Called by `ssjf
+predictor train`.
 """
 
 from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from predictor_svc.encoder import Encoder, load_encoder
+from predictor_svc.encoder import Encoder, InputForm, load_encoder
 from predictor_svc.model_dir import ModelConfig
+from predictor_svc.outputs import Output
+from predictor_svc.training import checkpoint
 from predictor_svc.training.backbone import load_backbone
 from predictor_svc.training.data import Example
-from predictor_svc.training.evaluate import predict_logits, rank_correlation
-from predictor_svc.training.losses import Labels, distribution_loss, make_labels
-from predictor_svc.training.model import ProxyModel, ProxyShape, pad
-from predictor_svc.training.tasks import Task
-
-BATCHES_SORTED = 8
-"""Batches' worth of prompts that are sorted by length together: less padding, enough chance."""
-
-
-@dataclass(frozen=True, slots=True)
-class TrainOptions:
-    """How a model is fitted."""
-
-    epochs: int = 5
-    batch_size: int = 64
-    adapter_learning_rate: float = 5e-4
-    head_learning_rate: float = 1e-3
-    weight_decay: float = 0.01
-    warmup_share: float = 0.1
-    dropout: float = 0.1
-    layers: int = 6
-    adapter_rank: int = 64
-    hidden: int = 256
-    max_input_tokens: int = 256
-    seed: int = 0
+from predictor_svc.training.evaluate import predict_raw, rank_correlation
+from predictor_svc.training.model import ProxyModel, ProxyShape
+from predictor_svc.training.options import TrainOptions
+from predictor_svc.training.task import Targets
+from predictor_svc.training.tasks import TASKS
+from predictor_svc.training.tokenized import Batch, TokenRows, shuffled_batches, tokenize
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +41,22 @@ class Epoch:
     validation_tau_b: float
 
 
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What is trained, on what, from what seed."""
+
+    task: str
+    options: TrainOptions
+    seed: int
+    device: torch.device
+    backbone: Path
+    """Folder of the packaged backbone."""
+    checkpoint: Path | None = None
+    """Written after every epoch; None: never."""
+    resume: bool = False
+    """Go on from the checkpoint where there is one."""
+
+
 OnStep = Callable[[int, int], None]
 """Takes the steps done and those in all."""
 OnEpoch = Callable[[Epoch], None]
@@ -64,114 +64,200 @@ OnEpoch = Callable[[Epoch], None]
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """The best epoch's model, on the CPU, in evaluation mode."""
+    """The chosen epoch's model, on the CPU, in evaluation mode."""
 
     model: ProxyModel
     config: ModelConfig
     epochs: tuple[Epoch, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _TrainingSet:
-    ids: list[list[int]]
-    labels: Labels
-
-
 def train(
+    run: Run,
     examples: Sequence[Example],
     validation: Sequence[Example],
-    task: Task,
-    options: TrainOptions,
-    backbone_folder: Path,
-    device: torch.device,
     on_step: OnStep = lambda _done, _total: None,
     on_epoch: OnEpoch = lambda _epoch: None,
 ) -> Fitted:
     """Fits a model.
 
-    Raises ValueError without examples to learn from or to validate with.
+    Raises ValueError without examples to learn from or to validate with, or where their
+    lengths cannot be learnt (all equal); CheckpointError where it cannot be resumed.
     """
     if not examples or not validation:
         raise ValueError(
             f"{len(examples)} prompts to train and {len(validation)} to validate: too few"
         )
-    torch.manual_seed(options.seed)
-    encoder = load_encoder(backbone_folder / "tokenizer.json", options.max_input_tokens)
-    shape = ProxyShape(task.bins.count, options.layers, options.adapter_rank, options.hidden)
-    model = ProxyModel(load_backbone(backbone_folder), shape, options.dropout).to(device)
-    config = _config(examples, task, options)
-    loop = _Loop(model, config, task, options, device, _prepare(examples, encoder, task))
-    best, best_tau, epochs = model.state_dict(), -2.0, []
-    for number in range(1, options.epochs + 1):
-        loss = loop.run_epoch(on_step)
-        epochs.append(Epoch(number, loss, _validate(model, config, validation, encoder)))
+    make_deterministic(run.seed)
+    task, options = TASKS[run.task], run.options
+    lengths = [example.lengths for example in examples]
+    output = task.output(lengths)
+    encoder = load_encoder(run.backbone / "tokenizer.json", input_form(options, examples))
+    model = ProxyModel(
+        load_backbone(run.backbone), proxy_shape(options, output, encoder), options.dropout
+    ).to(run.device)
+    tokens = tokenize(encoder, [example.prompt.text for example in examples], run.device)
+    loop = _Loop(model, run, output, tokens, task.targets(lengths, output))
+    config = ModelConfig(task=run.task, llm=_llm_name(examples), input=encoder.form, output=output)
+    epochs = _run_epochs(loop, run, config, encoder, validation, on_step, on_epoch)
+    raw = predict_raw(model, encoder.encode([each.prompt.text for each in validation]))
+    output = task.calibrated(output, raw, [each.lengths for each in validation], run.seed)
+    return Fitted(model.cpu().eval(), config.model_copy(update={"output": output}), epochs)
+
+
+def make_deterministic(seed: int) -> None:
+    """Same seed, same weights; on CUDA, CUBLAS_WORKSPACE_CONFIG must be set before it starts."""
+    torch.manual_seed(seed)
+    torch.use_deterministic_algorithms(mode=True)
+
+
+def input_form(options: TrainOptions, examples: Sequence[Example]) -> InputForm:
+    """What the network will read."""
+    llms = sorted({example.model for example in examples if example.model})
+    return InputForm(
+        max_tokens=options.max_tokens,
+        head_tokens=options.head_tokens,
+        turns=options.turns,
+        llms=tuple(llms) if options.llm != "none" else (),
+    )
+
+
+def proxy_shape(options: TrainOptions, output: Output, encoder: Encoder) -> ProxyShape:
+    """What the network will be."""
+    return ProxyShape(
+        outputs=output.width,
+        layers=options.layers,
+        adapter_rank=options.adapter_rank,
+        pooling=options.pooling,
+        head=options.head,
+        hidden=options.hidden,
+        llm_tokens=encoder.llm_tokens,
+        llm_seen_as=encoder.unknown_llm_token if options.llm == "head" else None,
+    )
+
+
+def _run_epochs(
+    loop: _Loop,
+    run: Run,
+    config: ModelConfig,
+    encoder: Encoder,
+    validation: Sequence[Example],
+    on_step: OnStep,
+    on_epoch: OnEpoch,
+) -> tuple[Epoch, ...]:
+    """Trains to the end and leaves the chosen epoch's weights in the model."""
+    held_back = encoder.encode([each.prompt.text for each in validation])
+    lengths = [each.lengths for each in validation]
+    epochs: list[Epoch] = []
+    best: dict[str, Tensor] = {}
+    if run.resume and run.checkpoint is not None and run.checkpoint.exists():
+        stored = checkpoint.load(run.checkpoint, checkpoint.signature(run, config, len(lengths)))
+        loop.load_state_dict(stored["loop"])
+        epochs, best = [Epoch(**each) for each in stored["epochs"]], stored["best"]
+        for epoch in epochs:
+            on_epoch(epoch)
+    for number in range(len(epochs) + 1, run.options.epochs + 1):
+        loss = loop.run_epoch(number, on_step)
+        tau = rank_correlation(predict_raw(loop.model, held_back), config.output, lengths)
+        epochs.append(Epoch(number, loss, tau))
         on_epoch(epochs[-1])
-        if epochs[-1].validation_tau_b > best_tau:
-            best, best_tau = copy.deepcopy(model.state_dict()), epochs[-1].validation_tau_b
-    model.load_state_dict(best)
-    return Fitted(model.cpu().eval(), config, tuple(epochs))
+        if not run.options.keep_best_epoch or tau >= max(each.validation_tau_b for each in epochs):
+            best = copy.deepcopy(loop.model.state_dict())
+        if run.checkpoint is not None:
+            checkpoint.save(
+                run.checkpoint,
+                checkpoint.signature(run, config, len(lengths)),
+                loop.state_dict(),
+                epochs,
+                best,
+            )
+    loop.model.load_state_dict(best)
+    return tuple(epochs)
 
 
 class _Loop:
     """The optimiser, its schedule and the random order, over the epochs."""
 
     def __init__(
-        self,
-        model: ProxyModel,
-        config: ModelConfig,
-        task: Task,
-        options: TrainOptions,
-        device: torch.device,
-        data: _TrainingSet,
+        self, model: ProxyModel, run: Run, output: Output, tokens: TokenRows, targets: Targets
     ) -> None:
-        self._model = model
-        self._task = task
-        self._options = options
-        self._device = device
-        self._data = data
-        self._labels = data.labels.to(device)
-        self._rank_values = torch.tensor(config.rank_values, device=device)
-        self._random = random.Random(options.seed)  # noqa: S311
-        self._steps_an_epoch = -(-len(data.ids) // options.batch_size)
+        self.model = model
+        self._task = TASKS[run.task]
+        self._options = run.options
+        self._device = run.device
+        self._output = output
+        self._tokens = tokens
+        self._targets = {name: each.to(run.device) for name, each in targets.items()}
+        self._random = random.Random(run.seed)  # noqa: S311
+        self._steps_an_epoch = tokens.batch_count(run.options)
         self._steps = 0
         self._optimizer = torch.optim.AdamW(
-            _parameter_groups(model, options), weight_decay=options.weight_decay
+            _parameter_groups(model, run.options),
+            weight_decay=run.options.weight_decay,
+            fused=run.device.type == "cuda",
         )
         self._schedule = torch.optim.lr_scheduler.LambdaLR(self._optimizer, self._rate)
 
-    def run_epoch(self, on_step: OnStep) -> float:
+    def run_epoch(self, number: int, on_step: OnStep) -> float:
         """One pass; the mean loss."""
-        self._model.train()
+        self.model.train()
+        frozen_after = self._options.freeze_after_epochs
+        is_frozen = frozen_after is not None and number > frozen_after
         total = torch.zeros((), device=self._device)
-        for batch in self._batches():
-            total += self._step(batch)
+        for batch in shuffled_batches(self._tokens, self._options, self._random):
+            total += self._step(batch, is_frozen)
             self._steps += 1
             on_step(self._steps, self._steps_an_epoch * self._options.epochs)
         return float(total) / self._steps_an_epoch
 
-    def _step(self, batch: list[int]) -> Tensor:
-        ids, mask = (each.to(self._device) for each in pad([self._data.ids[i] for i in batch]))
-        labels = self._labels.rows(torch.tensor(batch, device=self._device))
-        loss = distribution_loss(self._model(ids, mask), labels, self._rank_values, self._task)
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next epoch depends on."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "schedule": self._schedule.state_dict(),
+            "steps": self._steps,
+            "order": self._random.getstate(),
+            "torch": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state() if self._device.type == "cuda" else None,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from there."""
+        self.model.load_state_dict(state["model"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._schedule.load_state_dict(state["schedule"])
+        self._steps = state["steps"]
+        self._random.setstate(state["order"])
+        torch.set_rng_state(state["torch"])
+        if state["cuda"] is not None and self._device.type == "cuda":
+            torch.cuda.set_rng_state(state["cuda"])
+
+    def _step(self, batch: Batch, is_frozen: bool) -> Tensor:
+        rows = torch.tensor(batch.rows, device=self._device)
+        targets = {name: each[rows] for name, each in self._targets.items()}
+        ids, mask, llms = self._tokens.tensors(batch)
+        pooled = self.model.pooled(self._states(ids, mask, is_frozen), mask)
+        if len(batch.encoded) < len(batch.rows):
+            pooled = pooled[torch.tensor(batch.owners, device=self._device)]
+        raw = self.model.outputs(pooled, llms)
+        loss = self._task.loss(raw, targets, self._output)
         self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
+        if self._options.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self._options.clip_norm)
         self._optimizer.step()
         self._schedule.step()
         return loss.detach()
 
-    def _batches(self) -> Iterator[list[int]]:
-        """Every prompt once, in random batches of similar length."""
-        order = list(range(len(self._data.ids)))
-        self._random.shuffle(order)
-        size = self._options.batch_size
-        window = size * BATCHES_SORTED
-        batches = []
-        for start in range(0, len(order), window):
-            near = sorted(order[start : start + window], key=lambda i: len(self._data.ids[i]))
-            batches += [near[at : at + size] for at in range(0, len(near), size)]
-        self._random.shuffle(batches)
-        yield from batches
+    def _states(self, ids: Tensor, mask: Tensor, is_frozen: bool) -> Tensor:
+        """The backbone's states, float32; computed in bfloat16 on CUDA."""
+        is_cuda = self._device.type == "cuda"
+        with (
+            torch.set_grad_enabled(not is_frozen),
+            torch.autocast(self._device.type, torch.bfloat16, enabled=is_cuda),
+        ):
+            states: Tensor = self.model.backbone(self.model.seen(ids), mask)
+        return states.float()
 
     def _rate(self, step: int) -> float:
         """Linear warm-up, then linear decay to zero, as a factor."""
@@ -182,37 +268,14 @@ class _Loop:
 
 def _parameter_groups(model: ProxyModel, options: TrainOptions) -> list[dict[str, object]]:
     trained = model.trained_parameters()
-    head = [value for name, value in trained.items() if name.startswith("head.")]
-    adapters = [value for name, value in trained.items() if not name.startswith("head.")]
+    backbone = [value for name, value in trained.items() if name.startswith("backbone.")]
+    others = [value for name, value in trained.items() if not name.startswith("backbone.")]
     return [
-        {"params": adapters, "lr": options.adapter_learning_rate},
-        {"params": head, "lr": options.head_learning_rate},
+        {"params": backbone, "lr": options.learning_rate},
+        {"params": others, "lr": options.head_learning_rate},
     ]
 
 
-def _prepare(examples: Sequence[Example], encoder: Encoder, task: Task) -> _TrainingSet:
-    ids = encoder.encode([example.prompt.text for example in examples])
-    return _TrainingSet(ids, make_labels([example.lengths for example in examples], task))
-
-
-def _config(examples: Sequence[Example], task: Task, options: TrainOptions) -> ModelConfig:
-    tokens = np.concatenate([example.lengths.tokens for example in examples]).astype(float)
-    models = sorted({example.model for example in examples if example.model})
-    return ModelConfig(
-        task=task.name,
-        llm=models[0] if len(models) == 1 else "several" if models else "",
-        max_input_tokens=options.max_input_tokens,
-        bin_count=task.bins.count,
-        top_tokens=task.bins.top_tokens,
-        beyond_tokens=task.bins.beyond_tokens,
-        rank_values=tuple(round(float(value), 6) for value in task.bins.rank_values(tokens)),
-        quantiles=task.quantiles,
-    )
-
-
-def _validate(
-    model: ProxyModel, config: ModelConfig, validation: Sequence[Example], encoder: Encoder
-) -> float:
-    """Tau-b against every sample, averaged: steadier than against the first alone."""
-    logits = predict_logits(model, encoder.encode([each.prompt.text for each in validation]))
-    return rank_correlation(logits, config, [each.lengths for each in validation])
+def _llm_name(examples: Sequence[Example]) -> str:
+    models = {example.model for example in examples if example.model}
+    return "several" if len(models) > 1 else next(iter(models), "")

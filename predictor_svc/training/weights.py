@@ -1,4 +1,4 @@
-"""What is shipped of a trained model: adapters, norms and head, over a packaged backbone.
+"""What is shipped of a trained model: over a packaged backbone.
 
 Owns the two files, `weights.safetensors` (fp16) and `config.json`, their reading, and
 the revision that names them. Called by `train`, `evaluate` and `export`.
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
@@ -20,6 +21,7 @@ from predictor_svc.training.model import ProxyModel, ProxyShape
 
 WEIGHTS = "weights.safetensors"
 CONFIG = "config.json"
+SHAPE = "shape"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ def save_weights(model: ProxyModel, config: ModelConfig, folder: Path) -> None:
         name: value.detach().to("cpu", torch.float16).contiguous()
         for name, value in model.trained_parameters().items()
     }
-    save_file(tensors, folder / WEIGHTS, metadata=model.metadata())
+    save_file(tensors, folder / WEIGHTS, metadata={SHAPE: model.shape.model_dump_json()})
     (folder / WEIGHTS).chmod(0o644)  # safetensors writes for the owner alone
     (folder / CONFIG).write_text(config.model_dump_json(indent=1) + "\n")
 
@@ -84,6 +86,6 @@ def revision(folder: Path) -> str:
 
 def _shape(path: Path, metadata: dict[str, str]) -> ProxyShape:
     try:
-        return ProxyShape(**{name: int(metadata[name]) for name in ProxyShape.__dataclass_fields__})
-    except (KeyError, ValueError) as error:
-        raise ModelDirError(f"{path}: its metadata lacks {error}") from error
+        return ProxyShape.model_validate_json(metadata[SHAPE])
+    except (KeyError, ValidationError) as error:
+        raise ModelDirError(f"{path}: its metadata has no valid {SHAPE!r}") from error

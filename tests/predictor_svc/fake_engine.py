@@ -1,6 +1,6 @@
 """A small engine with the real wire contract, for the tests of `collect`.
 
-Answers are as long as the prompt says ("answer 7"), cut at max_tokens; "falling 7" gives each
+Answers are as long as the last message says ("answer 7"), cut at max_tokens; "falling 7" gives each
 further sample one token less. One step gives every running sequence one token, as the real
 engine does.
 """
@@ -23,10 +23,14 @@ FALLING = 1
 class FakeEngine(engine_pb2_grpc.EngineServiceServicer):
     """Serves one stream; keeps what it was sent for the tests to read."""
 
-    def __init__(self, max_sequences: int, leave_after: int | None = None) -> None:
+    def __init__(
+        self, max_sequences: int, leave_after: int | None = None, *, fails: bool = False
+    ) -> None:
         self.max_sequences = max_sequences
+        self.fails = fails
         self.leave_after = leave_after
         self.sequences: list[engine_pb2.Sequence] = []
+        self.tokenized: list[engine_pb2.TokenizeRequest] = []
         self.most_running = 0
         self.hello: engine_pb2.Hello | None = None
         self._opened = asyncio.Event()
@@ -37,7 +41,9 @@ class FakeEngine(engine_pb2_grpc.EngineServiceServicer):
     async def Tokenize(  # noqa: N802
         self, request: engine_pb2.TokenizeRequest, context: Any
     ) -> engine_pb2.TokenizeResponse:
-        words = request.prompt.split()
+        self.tokenized.append(request)
+        last = request.chat.messages[-1].content if request.HasField("chat") else request.prompt
+        words = last.split()
         if words[0] == "refuse":
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "refused")
         falls = [FALLING] if words[0] == "falling" else [0]
@@ -88,6 +94,11 @@ class FakeEngine(engine_pb2_grpc.EngineServiceServicer):
         responses = []
         for sequence_id, counts in list(self._running.items()):
             counts[0] += 1
+            if self.fails:
+                del self._running[sequence_id]
+                error = engine_pb2.SequenceError(sequence_id=sequence_id)
+                responses.append(engine_pb2.ServeResponse(error=error))
+                continue
             given, wanted, limit = counts
             # The end-of-sequence token comes after the answer's own tokens, and is counted.
             reason = None

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +17,9 @@ from typing import Any
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from ssjf.predictor.v1 import predictor_pb2, predictor_pb2_grpc
 from ssjf.wire.channel import connect_blocking
+from tests.predictor_svc.small_model import write_model
 
 SERVICE = "ssjf.predictor.v1.PredictorService"
 
@@ -30,9 +34,15 @@ def start(*flags: str, **environment: str) -> subprocess.Popen[str]:
     )
 
 
+@pytest.fixture
+def model_dir(tmp_path: Path) -> Path:
+    write_model(tmp_path, "revision-1")
+    return tmp_path
+
+
 @contextmanager
-def serving(model_dir: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    process = start("--model-dir", str(model_dir))
+def serving(model_dir: Path, *flags: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    process = start("--model-dir", str(model_dir), *flags)
     try:
         assert process.stderr is not None
         for line in process.stderr:
@@ -46,8 +56,8 @@ def serving(model_dir: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
         process.communicate()
 
 
-def test_it_serves_and_stops_cleanly_on_sigterm(tiny_model_dir: Path) -> None:
-    with serving(tiny_model_dir) as (process, address):
+def test_it_serves_and_stops_cleanly_on_sigterm(model_dir: Path) -> None:
+    with serving(model_dir) as (process, address):
         with connect_blocking(address) as channel:
             health: Any = health_pb2_grpc.HealthStub(channel)
             for name in ("", SERVICE):
@@ -64,7 +74,7 @@ def test_without_a_model_one_line_says_what_to_run(tmp_path: Path) -> None:
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
     assert errors.splitlines() == [
-        f"predictor_svc: no model.json in {tmp_path}: run `ssjf predictor build`"
+        f"predictor_svc: no model.json in {tmp_path}: run `ssjf predictor export`"
     ]
 
 
@@ -76,13 +86,28 @@ def test_a_wrong_setting_is_named(tmp_path: Path) -> None:
     assert len(errors.splitlines()) == 1
 
 
-def test_a_port_in_use_is_one_line(tiny_model_dir: Path) -> None:
-    with serving(tiny_model_dir) as (_, address):
-        port = address.rpartition(":")[2]
-        process = start("--model-dir", str(tiny_model_dir), "--port", port, "--log-level", "error")
+def test_a_port_in_use_is_one_line_before_any_model_is_loaded(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        process = start("--model-dir", str(tmp_path), "--port", str(port))
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert f"cannot listen on 127.0.0.1:{port}" in errors
+    (line,) = errors.splitlines()
+    assert f"cannot listen on 127.0.0.1:{port}" in line
+
+
+def test_a_new_model_in_the_folder_is_served(model_dir: Path) -> None:
+    with (
+        serving(model_dir, "--watch-interval-s", "0.05") as (_, address),
+        connect_blocking(address) as channel,
+    ):
+        stub: Any = predictor_pb2_grpc.PredictorServiceStub(channel)
+        request = predictor_pb2.GetPredictorInfoRequest()
+        info = stub.GetPredictorInfo(request, timeout=10, wait_for_ready=True)
+        assert info.revision == "revision-1"
+        write_model(model_dir, "revision-2")
+        while stub.GetPredictorInfo(request, timeout=10).revision != "revision-2":
+            time.sleep(0.02)
 
 
 def test_help_explains_every_setting() -> None:
@@ -92,6 +117,7 @@ def test_help_explains_every_setting() -> None:
         text=True,
         check=True,
     )
-    for flag in ("--model-dir", "--provider", "--max-wait-ms", "--max-queue-items", "--max-items"):
+    flags = ("--model-dir", "--provider", "--precision", "--max-wait-ms", "--cache-items")
+    for flag in flags:
         assert flag in done.stdout
     assert "Milliseconds that a prompt waits for company" in done.stdout

@@ -1,11 +1,13 @@
-"""The service over real gRPC in this process, with the tiny model."""
+"""The service over real gRPC in this process, with a small model."""
 
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,17 +15,27 @@ import grpc
 import pytest
 
 from predictor_svc.batcher import BatchLimits
+from predictor_svc.cache import OutputCache
 from predictor_svc.config import PredictorSettings
-from predictor_svc.encoder import load_encoder
+from predictor_svc.encoder import InputForm
+from predictor_svc.loaded import LoadedModel, load
 from predictor_svc.metrics import Reporter
-from predictor_svc.model_dir import open_model_dir
+from predictor_svc.models import Models
 from predictor_svc.pipeline import Pipeline
-from predictor_svc.service import PredictorService, ServedModel
-from predictor_svc.session import CPU, Session
+from predictor_svc.service import PredictorService
+from predictor_svc.session import CPU
 from ssjf.predictor.v1 import predictor_pb2, predictor_pb2_grpc
 from ssjf.wire import server
 from ssjf.wire.channel import connect
 from ssjf.wire.errors import ErrorDetails, decode
+from tests.predictor_svc.small_model import (
+    CLASSES,
+    FORM,
+    Graph,
+    config,
+    load_options,
+    write_model,
+)
 
 if TYPE_CHECKING:
     from ssjf.predictor.v1.predictor_pb2_grpc import PredictorServiceAsyncStub
@@ -36,17 +48,21 @@ MAX_ITEMS = 8
 class Running:
     stub: PredictorServiceAsyncStub
     service: PredictorService
-    revision: str
+    models: Models
 
 
 @asynccontextmanager
-async def running(model_dir: Path, limits: BatchLimits) -> AsyncIterator[Running]:
-    model = open_model_dir(model_dir)
-    config = model.manifest.config
-    session = Session(model.graph, "cpu", 1)
-    encoder = load_encoder(model.tokenizer, config.max_input_tokens)
-    async with Pipeline(encoder, session, config, limits, Reporter()) as pipeline:
-        service = PredictorService(pipeline, ServedModel(model.manifest, CPU, MAX_ITEMS))
+async def running(
+    folder: Path,
+    limits: BatchLimits = BatchLimits(4, 0.0, 64),  # noqa: B008 (frozen)
+) -> AsyncIterator[Running]:
+    def pipeline_of(model: LoadedModel) -> Pipeline:
+        return Pipeline(model, limits, OutputCache(100), Reporter())
+
+    models = Models(folder, partial(load, load_options(folder)), pipeline_of, Reporter())
+    await models.start()
+    async with models:
+        service = PredictorService(models, MAX_ITEMS)
         listening = await server.listen(
             PredictorSettings(port=0),
             {
@@ -56,14 +72,19 @@ async def running(model_dir: Path, limits: BatchLimits) -> AsyncIterator[Running
             },
         )
         async with connect(listening.address) as channel:
-            stub = predictor_pb2_grpc.PredictorServiceStub(channel)
-            yield Running(stub, service, model.manifest.revision)
+            yield Running(predictor_pb2_grpc.PredictorServiceStub(channel), service, models)
         await listening.server.stop(None)
 
 
 @pytest.fixture
-async def predictor(tiny_model_dir: Path) -> AsyncIterator[Running]:
-    async with running(tiny_model_dir, BatchLimits(4, 0.001, 64)) as it:
+def model_dir(tmp_path: Path) -> Path:
+    write_model(tmp_path, "revision-1")
+    return tmp_path
+
+
+@pytest.fixture
+async def predictor(model_dir: Path) -> AsyncIterator[Running]:
+    async with running(model_dir) as it:
         yield it
 
 
@@ -82,21 +103,24 @@ async def refused(predictor: Running, bad: predictor_pb2.PredictRequest) -> Erro
 
 
 async def test_predictions_come_in_the_order_of_the_items(predictor: Running) -> None:
-    short, essay = "One word: what is number 3?", "Write an essay about topic 3."
-    response = await predictor.stub.Predict(request(item(essay), item(short), item(essay)))
-    first, second, third = response.predictions
-    assert response.revision == predictor.revision
-    assert first.expected_tokens > second.expected_tokens
-    assert first.rank_score > second.rank_score
-    assert first.expected_tokens == pytest.approx(third.expected_tokens, rel=1e-4)
-    assert [q.probability for q in first.quantiles] == pytest.approx([0.1, 0.5, 0.9])
+    prompts = ["one", "another", "one", "a third"]
+    response = await predictor.stub.Predict(request(*map(item, prompts)))
+    alone = [(await predictor.stub.Predict(request(item(each)))).predictions[0] for each in prompts]
+    assert response.revision == "revision-1"
+    assert [each.rank_score for each in response.predictions] == pytest.approx(
+        [each.rank_score for each in alone]
+    )
+    assert len({round(each.rank_score, 4) for each in alone}) == 3
+    assert [q.probability for q in alone[0].quantiles] == pytest.approx([0.5, 0.9])
+    assert not alone[0].HasField("length_class")
 
 
 async def test_a_prediction_stays_within_max_tokens(predictor: Running) -> None:
-    response = await predictor.stub.Predict(request(item("Write an essay about topic 1.", 5)))
-    (prediction,) = response.predictions
-    assert 1 <= prediction.expected_tokens <= 5
-    assert all(1 <= quantile.tokens <= 5 for quantile in prediction.quantiles)
+    for limit in (362, 5):
+        response = await predictor.stub.Predict(request(item("Write an essay.", limit)))
+        (prediction,) = response.predictions
+        assert 1 <= prediction.expected_tokens <= limit
+        assert all(1 <= quantile.tokens <= limit for quantile in prediction.quantiles)
 
 
 async def test_earlier_turns_are_read(predictor: Running) -> None:
@@ -107,6 +131,28 @@ async def test_earlier_turns_are_read(predictor: Running) -> None:
     assert one.rank_score != other.rank_score
 
 
+async def test_the_llm_is_read_where_the_model_reads_it(tmp_path: Path) -> None:
+    form = InputForm(max_tokens=40, llms=("small-llm", "large-llm"))
+    write_model(tmp_path, "revision-1", stored=config(form=form))
+    names = ("small-llm", "large-llm", "unheard-of", "also-unheard-of")
+    items = [predictor_pb2.PredictItem(prompt="go on", model=name) for name in names]
+    async with running(tmp_path) as predictor:
+        found = (await predictor.stub.Predict(request(*items))).predictions
+    small, large, unknown, other = (each.rank_score for each in found)
+    assert len({small, large, unknown}) == 3
+    assert unknown == pytest.approx(other)
+
+
+async def test_a_classifier_answers_with_classes(tmp_path: Path) -> None:
+    write_model(tmp_path, "revision-1", stored=config(CLASSES))
+    async with running(tmp_path) as predictor:
+        (found,) = (await predictor.stub.Predict(request(item("hello")))).predictions
+    assert found.length_class.count == 3
+    assert found.length_class.index < 3
+    assert 1 / 3 <= found.length_class.probability <= 1
+    assert not found.quantiles
+
+
 async def test_concurrent_calls_each_get_their_answers(predictor: Running) -> None:
     calls = [predictor.stub.Predict(request(*[item(f"p {n}")] * (1 + n % 3))) for n in range(20)]
     responses = await asyncio.gather(*calls)
@@ -115,10 +161,53 @@ async def test_concurrent_calls_each_get_their_answers(predictor: Running) -> No
 
 async def test_the_info_names_model_provider_and_limits(predictor: Running) -> None:
     info = await predictor.stub.GetPredictorInfo(predictor_pb2.GetPredictorInfoRequest())
-    assert info.revision == predictor.revision
-    assert (info.task, info.model) == ("distribution", "tiny-llm")
+    assert info.revision == "revision-1"
+    assert (info.task, info.model) == ("test", "tiny-llm")
     assert info.execution_provider == CPU
-    assert (info.max_input_tokens, info.max_items) == (32, MAX_ITEMS)
+    assert (info.max_input_tokens, info.max_items) == (FORM.max_tokens, MAX_ITEMS)
+
+
+async def test_a_swap_drops_no_call_and_mixes_no_revisions(
+    predictor: Running, model_dir: Path
+) -> None:
+    scores: dict[str, set[float]] = {}
+    swapped = asyncio.Event()
+
+    async def caller(number: int) -> None:
+        call = 0
+        while not swapped.is_set() or "revision-2" not in scores:
+            call += 1
+            filler = item(f"call {call} of {number}")
+            response = await predictor.stub.Predict(request(item("same"), filler, item("same")))
+            of_revision = scores.setdefault(response.revision, set())
+            of_revision.update(round(response.predictions[n].rank_score, 4) for n in (0, 2))
+
+    callers = [asyncio.create_task(caller(number)) for number in range(4)]
+    await predictor.stub.Predict(request(item("first")))
+    write_model(model_dir, "revision-2", Graph(seed=2))
+    assert await predictor.models.look()
+    swapped.set()
+    await asyncio.gather(*callers)
+    assert {revision: len(found) for revision, found in scores.items()} == {
+        "revision-1": 1,
+        "revision-2": 1,
+    }
+    assert scores["revision-1"] != scores["revision-2"]
+    info = await predictor.stub.GetPredictorInfo(predictor_pb2.GetPredictorInfoRequest())
+    assert info.revision == "revision-2"
+
+
+async def test_outputs_that_are_not_finite_are_a_numeric_fault(
+    predictor: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(ids: list[list[int]]) -> object:
+        return real(ids) * float("nan")
+
+    session = predictor.models.current.model.session
+    real = session.run
+    monkeypatch.setattr(session, "run", broken)
+    error = await refused(predictor, request(item("new to the cache")))
+    assert (error.code, error.reason) == (grpc.StatusCode.INTERNAL, "NUMERIC")
 
 
 async def test_every_violation_of_a_request_is_listed(predictor: Running) -> None:
@@ -151,8 +240,8 @@ async def test_a_prompt_of_exactly_a_mebibyte_is_read(predictor: Running) -> Non
     assert len(response.predictions) == 1
 
 
-async def test_a_full_queue_is_refused_with_a_time_to_retry(tiny_model_dir: Path) -> None:
-    async with running(tiny_model_dir, BatchLimits(4, 0.001, 2)) as predictor:
+async def test_a_full_queue_is_refused_with_a_time_to_retry(model_dir: Path) -> None:
+    async with running(model_dir, BatchLimits(4, 0.0, 2)) as predictor:
         error = await refused(predictor, request(*[item("hello")] * 3))
         assert error.code is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert error.reason == "OVERLOADED"
@@ -160,13 +249,24 @@ async def test_a_full_queue_is_refused_with_a_time_to_retry(tiny_model_dir: Path
         assert len((await predictor.stub.Predict(request(item("hello")))).predictions) == 1
 
 
-async def test_draining_lets_calls_finish_and_refuses_new_ones(tiny_model_dir: Path) -> None:
-    async with running(tiny_model_dir, BatchLimits(64, 0.3, 64)) as predictor:
-        early = asyncio.ensure_future(predictor.stub.Predict(request(item("hello"))))
-        await asyncio.sleep(0.1)
-        draining = asyncio.create_task(predictor.service.drain())
-        await asyncio.sleep(0)
-        error = await refused(predictor, request(item("too late")))
-        assert error.reason == "DRAINING"
-        assert len((await early).predictions) == 1
-        await draining
+async def test_draining_lets_calls_finish_and_refuses_new_ones(
+    predictor: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def held(ids: list[list[int]]) -> object:
+        runs.set()
+        assert may_run.wait(10)
+        return real(ids)
+
+    runs, may_run = threading.Event(), threading.Event()
+    session = predictor.models.current.model.session
+    real = session.run
+    monkeypatch.setattr(session, "run", held)
+    early = asyncio.ensure_future(predictor.stub.Predict(request(item("hello"))))
+    await asyncio.to_thread(runs.wait, 10)
+    draining = asyncio.create_task(predictor.service.drain())
+    await asyncio.sleep(0)
+    error = await refused(predictor, request(item("too late")))
+    assert error.reason == "DRAINING"
+    may_run.set()
+    assert len((await early).predictions) == 1
+    await draining

@@ -1,12 +1,16 @@
-"""The predictor, gone and back."""
+"""The predictor: gone and back, and with a new model."""
 
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 from ssjf.gateway.v1 import gateway_pb2
+from ssjf.predictor.v1 import predictor_pb2, predictor_pb2_grpc
+from ssjf.wire.channel import connect
 from ssjf_cli.stack import Stack
-from tests.conftest import ENGINE_FLAGS
+from tests.conftest import ENGINE_FLAGS, PREDICTOR_FLAGS
+from tests.predictor_svc.small_model import Graph, write_model
 from tests.stack.generation import (
     Answer,
     Client,
@@ -14,6 +18,7 @@ from tests.stack.generation import (
 )
 
 PLACES = ENGINE_FLAGS["max_sequences"]
+FLAGS: dict[str, str | int | float | bool] = {**PREDICTOR_FLAGS, "provider": "cpu"}
 
 
 async def test_no_request_fails_when_the_predictor_is_killed_under_load(
@@ -45,6 +50,41 @@ async def test_predictions_come_back_with_the_predictor(client: Client, stack: S
         if answer.finished.length_prediction.source == gateway_pb2.PREDICTION_SOURCE_MODEL:
             break
     assert not (await client.info()).predictor.degraded
+
+
+async def test_a_new_model_is_taken_over_under_load_and_a_broken_one_is_not(
+    client: Client, stack: Stack, tmp_path: Path
+) -> None:
+    write_model(tmp_path, "revision-1")
+    watching = FLAGS | {"model_dir": str(tmp_path), "watch_interval_s": 0.05}
+    await asyncio.to_thread(stack.restart, "predictor", watching)
+    try:
+        load = asyncio.create_task(client.generate_all(_load(2 * PLACES)))
+        revisions = await _revisions_through_a_swap(stack.predictor_address, tmp_path)
+        answers = await load
+    finally:
+        await asyncio.to_thread(stack.restart, "predictor", FLAGS)
+    assert {answer.kinds[-1] for answer in answers} == {"finished"}
+    assert revisions == ["revision-1", "revision-3"]
+
+
+async def _revisions_through_a_swap(address: str, folder: Path) -> list[str]:
+    """The revisions that answered calls without a pause, while two new models arrive."""
+    seen: list[str] = []
+    async with connect(address) as channel:
+        stub = predictor_pb2_grpc.PredictorServiceStub(channel)
+        await channel.channel_ready()
+        write_model(folder, "revision-2", Graph(value=float("nan")))
+        for number in range(100_000):
+            if number == 50:
+                write_model(folder, "revision-3", Graph(seed=3))
+            item = predictor_pb2.PredictItem(prompt=f"prompt {number}")
+            response = await stub.Predict(predictor_pb2.PredictRequest(items=[item]), timeout=10)
+            if response.revision not in seen:
+                seen.append(response.revision)
+            if "revision-3" in seen:
+                break
+    return seen
 
 
 def _load(count: int) -> list[gateway_pb2.GenerateRequest]:

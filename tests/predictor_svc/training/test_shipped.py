@@ -1,33 +1,92 @@
-"""The weights in the repository: their size, and that they build and serve."""
+"""The weights in the repository: their size, and that every precision predicts as they do."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from scipy.stats import kendalltau
 
+import predictor_svc.training
 from predictor_svc.encoder import PromptText, load_encoder
-from predictor_svc.model_dir import open_model_dir
-from predictor_svc.pipeline import interpret
-from predictor_svc.session import CUDA, Session
-from predictor_svc.training.evaluate import predict_logits
-from predictor_svc.training.export import build
-from predictor_svc.training.weights import load_trained, revision, shipped_folder
+from predictor_svc.lengths import Floats
+from predictor_svc.model_dir import ModelDir, Precision, open_model_dir
+from predictor_svc.outputs import Readings
+from predictor_svc.training.export import PRECISIONS, export
+from predictor_svc.training.model import pad
+from predictor_svc.training.weights import Trained, load_trained, revision, shipped_folder
+from ssjf_bench.forward import bare_onnxruntime
 
-PROMPTS = [
-    PromptText("Yes or no: is water wet?"),
-    PromptText("Write a long story about a lighthouse keeper, in at least five chapters."),
-    PromptText("word " * 400),
-    PromptText("What is the capital of France? Answer in one word."),
-]
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+TRAINING_PROMPTS = Path(predictor_svc.training.__file__).with_name("prompts.jsonl")
+HELD_OUT = Path(__file__).parents[2] / "data" / "holdout_lengths.jsonl"
+# Enough to tell prompts apart, and a thousand of them run in seconds.
+MAX_CHARACTERS = 120
+BATCH = 25
+
+Run = Callable[[torch.Tensor, torch.Tensor], Any]
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
 
 @pytest.fixture(scope="module")
-def shipped_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained() -> Trained:
+    return load_trained(shipped_folder())
+
+
+@pytest.fixture(scope="module")
+def shipped(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> ModelDir:
+    """The model as it is served, in every precision."""
     folder = tmp_path_factory.mktemp("shipped")
-    build(load_trained(shipped_folder()), folder)
-    return folder
+    export(trained, folder)
+    return open_model_dir(folder)
+
+
+@pytest.fixture(scope="module")
+def thousand_ids(shipped: ModelDir) -> list[list[int]]:
+    texts = [row["prompt"] for path in (TRAINING_PROMPTS, HELD_OUT) for row in rows(path)]
+    return ids_of(shipped, [text[:MAX_CHARACTERS] for text in texts[:1000]])
+
+
+@pytest.fixture(scope="module")
+def by_pytorch(trained: Trained, thousand_ids: list[list[int]]) -> Floats:
+    return outputs(trained.model, thousand_ids)
+
+
+def ids_of(model: ModelDir, prompts: list[str]) -> list[list[int]]:
+    encoder = load_encoder(model.tokenizer, model.manifest.config.input)
+    return encoder.encode([PromptText(prompt) for prompt in prompts])
+
+
+def outputs(run: Run, ids: list[list[int]]) -> Floats:
+    """(n, width), in the order of the prompts; run in batches of similar length."""
+    order = sorted(range(len(ids)), key=lambda row: len(ids[row]))
+    batches = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
+    with torch.inference_mode():
+        parts = [np.asarray(run(*pad([ids[row] for row in batch]))) for batch in batches]
+    found: Floats = np.concatenate(parts)[np.argsort(order)]
+    return found
+
+
+def served(model: ModelDir, precision: Precision, provider: str = CPU) -> Run:
+    run = bare_onnxruntime(model.graph(precision), provider)
+    return lambda ids, mask: run(ids.int().numpy(), mask.int().numpy())
+
+
+def read(model: ModelDir, raw: Floats) -> Readings:
+    return model.manifest.config.output.read(raw, np.full(len(raw), np.inf))
+
+
+def agreement(model: ModelDir, one: Floats, other: Floats) -> float:
+    """Kendall's tau-b of the two orders."""
+    return float(kendalltau(*(read(model, raw).rank_scores for raw in (one, other))).statistic)
 
 
 def test_what_is_shipped_is_small() -> None:
@@ -39,30 +98,60 @@ def test_the_card_names_the_weights_beside_it() -> None:
     assert revision(shipped_folder()) in (shipped_folder() / "README.md").read_text()
 
 
-def test_the_served_graph_agrees_with_pytorch(shipped_model_dir: Path) -> None:
-    model = open_model_dir(shipped_model_dir)
-    encoder = load_encoder(model.tokenizer, model.manifest.config.max_input_tokens)
-    ids = encoder.encode(PROMPTS)
-    served = Session(model.graph, "cpu", 2).run(ids)
-    assert np.abs(served - predict_logits(load_trained(shipped_folder()).model, ids)).max() < 1e-3
+def test_fp32_gives_what_pytorch_gives(
+    shipped: ModelDir, thousand_ids: list[list[int]], by_pytorch: Floats
+) -> None:
+    raw = outputs(served(shipped, "fp32"), thousand_ids)
+    assert len(raw) == 1000
+    assert np.abs(raw - by_pytorch).max() <= 1e-3
+    assert agreement(shipped, raw, by_pytorch) >= 0.999
 
 
-def test_one_word_is_shorter_than_a_story(shipped_model_dir: Path) -> None:
-    model = open_model_dir(shipped_model_dir)
-    encoder = load_encoder(model.tokenizer, model.manifest.config.max_input_tokens)
-    logits = Session(model.graph, "cpu", 2).run(encoder.encode(PROMPTS))
-    yes_no, story, _, capital = interpret(logits, [1024] * 4, model.manifest.config)
-    assert yes_no.rank_score < story.rank_score
-    assert capital.expected_tokens < story.expected_tokens
+def test_fp16_gives_the_same_tokens_and_order(
+    shipped: ModelDir, thousand_ids: list[list[int]], by_pytorch: Floats
+) -> None:
+    raw = outputs(served(shipped, "fp16"), thousand_ids)
+    wanted = read(shipped, by_pytorch).expected_tokens
+    assert (np.abs(read(shipped, raw).expected_tokens - wanted) / wanted).max() <= 2e-2
+    assert agreement(shipped, raw, by_pytorch) >= 0.999
+
+
+def test_int8_gives_nearly_the_same_order(
+    shipped: ModelDir, thousand_ids: list[list[int]], by_pytorch: Floats
+) -> None:
+    raw = outputs(served(shipped, "int8"), thousand_ids)
+    assert 0.93 <= agreement(shipped, raw, by_pytorch) < 1
+
+
+def test_int8_ranks_unseen_prompts_as_well_as_fp32(shipped: ModelDir) -> None:
+    held_out = rows(HELD_OUT)
+    ids = ids_of(shipped, [row["prompt"] for row in held_out])
+    actual = [row["response_samples"][0] for row in held_out]
+    fp32, int8 = (
+        kendalltau(read(shipped, outputs(served(shipped, each), ids)).rank_scores, actual).statistic
+        for each in ("fp32", "int8")
+    )
+    assert fp32 > 0.45
+    assert int8 > fp32 - 0.015
+
+
+def test_one_word_is_shorter_than_a_story(shipped: ModelDir) -> None:
+    prompts = [
+        "What is the capital of France? Answer in one word.",
+        "Write a long story about a lighthouse keeper, in at least five chapters.",
+    ]
+    raw = outputs(served(shipped, shipped.manifest.cpu_precision), ids_of(shipped, prompts))
+    readings = read(shipped, raw)
+    assert readings.rank_scores[0] < readings.rank_scores[1]
+    assert readings.expected_tokens[0] < readings.expected_tokens[1]
 
 
 @pytest.mark.gpu
-def test_cuda_gives_the_same_ranking(shipped_model_dir: Path) -> None:
-    model = open_model_dir(shipped_model_dir)
-    encoder = load_encoder(model.tokenizer, model.manifest.config.max_input_tokens)
-    ids = encoder.encode(PROMPTS)
-    session = Session(model.graph, "cuda", 2)
-    assert session.provider == CUDA
-    expected = Session(model.graph, "cpu", 2).run(ids)
-    # TF32 products on tensor cores: three digits.
-    assert np.abs(session.run(ids) - expected).max() < 5e-2
+@pytest.mark.parametrize("precision", PRECISIONS[:2])
+def test_cuda_gives_the_same_tokens_and_order(
+    precision: Precision, shipped: ModelDir, thousand_ids: list[list[int]], by_pytorch: Floats
+) -> None:
+    raw = outputs(served(shipped, precision, CUDA), thousand_ids)
+    wanted = read(shipped, by_pytorch).expected_tokens
+    assert (np.abs(read(shipped, raw).expected_tokens - wanted) / wanted).max() <= 2e-2
+    assert agreement(shipped, raw, by_pytorch) >= 0.999

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
-from predictor_svc.encoder import PromptText
-from predictor_svc.training.collect import CollectError, Collector, Progress
+from predictor_svc.encoder import PromptText, Turn
+from predictor_svc.training.collect import CollectError, Progress, Tally
+from predictor_svc.training.collect_engine import EngineCollector
 from predictor_svc.training.data import Prompt, join_lengths, read_examples
 from predictor_svc.training.lengths_file import LengthsFile
 from predictor_svc.training.sampling import Sampling
+from ssjf.engine.v1 import engine_pb2, prompt_pb2
 from ssjf.wire.schema import SCHEMA_REVISION
 from tests.predictor_svc.fake_engine import FakeEngine, running
 
@@ -39,8 +41,8 @@ async def collect(
     async with running(engine) as address:
         with LengthsFile(out, with_text=with_text) as file:
             missing = [prompt for prompt in wanted if prompt.digest not in file.done]
-            collector = Collector(sampling, file.append, lambda _: None, concurrency)
-            return await collector.run(address, missing)
+            tally = Tally(sampling, file.append, lambda _: None)
+            return await EngineCollector(tally, concurrency).run(address, missing)
 
 
 async def test_a_row_holds_every_sample_without_the_end_token(tmp_path: Path) -> None:
@@ -139,7 +141,7 @@ async def test_an_engine_that_leaves_ends_the_run_and_keeps_the_rows(tmp_path: P
 
 
 async def test_no_engine_is_one_clear_error(tmp_path: Path) -> None:
-    collector = Collector(SAMPLING, lambda *_: None, lambda _: None)
+    collector = EngineCollector(Tally(SAMPLING, lambda *_: None, lambda _: None))
     with pytest.raises(CollectError, match=r"engine at 127\.0\.0\.1:9: UNAVAILABLE"):
         await collector.run("127.0.0.1:9", prompts("answer 1"))
 
@@ -169,3 +171,32 @@ async def test_what_is_written_reads_back_as_training_data(tmp_path: Path) -> No
 async def test_a_run_in_which_nothing_fits_ends(tmp_path: Path) -> None:
     done = await collect(FakeEngine(2), prompts("answer 3 " + "long " * 190), tmp_path / "out")
     assert (done.prompts_done, done.prompts_failed) == (0, 1)
+
+
+async def test_a_prompt_is_sampled_with_the_turns_before_it(tmp_path: Path) -> None:
+    turns = (Turn("system", "Count."), Turn("user", "Hi"), Turn("assistant", "Hello"))
+    prompt = Prompt("p", "own", PromptText("answer 3", turns), conversation="c1")
+    engine = FakeEngine(4)
+    await collect(engine, [prompt], tmp_path / "out.jsonl")
+    assert engine.tokenized == [
+        engine_pb2.TokenizeRequest(
+            chat=prompt_pb2.Chat(
+                messages=[
+                    prompt_pb2.ChatMessage(role=prompt_pb2.CHAT_ROLE_SYSTEM, content="Count."),
+                    prompt_pb2.ChatMessage(role=prompt_pb2.CHAT_ROLE_USER, content="Hi"),
+                    prompt_pb2.ChatMessage(role=prompt_pb2.CHAT_ROLE_ASSISTANT, content="Hello"),
+                    prompt_pb2.ChatMessage(role=prompt_pb2.CHAT_ROLE_USER, content="answer 3"),
+                ]
+            )
+        )
+    ]
+    (example,) = read_examples([tmp_path / "out.jsonl"])
+    assert example.prompt.text.turns == turns
+    assert example.conversation == "c1"
+
+
+async def test_a_prompt_that_fails_while_its_samples_run_is_counted_once(tmp_path: Path) -> None:
+    engine = FakeEngine(2, fails=True)
+    done = await collect(engine, prompts("answer 4", "answer 5", "answer 6"), tmp_path / "out")
+    assert (done.prompts_done, done.prompts_failed) == (0, 3)
+    assert len(engine.sequences) == 6  # the third sample of a failed prompt is not asked for

@@ -1,0 +1,145 @@
+"""The backbone in ONNX Runtime's fused operators, for export alone.
+
+Owns which of them compute what a `Backbone` computes: EmbedLayerNormalization, Attention,
+SkipLayerNormalization and BiasGelu (domain com.microsoft), which the CPU and CUDA
+providers run as one kernel each. PyTorch traces them as symbols, so the head around them
+is exported as it is written. Built directly rather than by pattern matching, which breaks
+without a word when an exporter changes its patterns. Called by `export`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from predictor_svc.training.backbone import Backbone, Layer
+
+# The same that `Backbone` adds where there is padding.
+MASKED = -10000.0
+Shape = Sequence[int | torch.SymInt]
+
+
+class FusedBackbone(nn.Module):
+    """Takes the place of a `Backbone` whose adapters are merged, in a model to be exported.
+
+    Computes in `dtype` and gives float32: pooling and head cost nothing and stay exact.
+    """
+
+    def __init__(self, backbone: Backbone, dtype: torch.dtype, for_cpu: bool = False) -> None:
+        """`for_cpu` takes for every operator the one that is fastest there."""
+        super().__init__()
+        self.epsilon = backbone.shape.epsilon
+        # The one segment there is goes into the positions.
+        positions = backbone.positions.weight + backbone.segment
+        self.words = _fixed(backbone.words.weight, dtype)
+        self.positions = _fixed(positions, dtype)
+        self.gamma = _fixed(backbone.norm.weight, dtype)
+        self.beta = _fixed(backbone.norm.bias, dtype)
+        self.layers = nn.ModuleList(
+            (CpuLayer if for_cpu else FusedLayer)(layer, self.epsilon, dtype)
+            for layer in backbone.layers
+            if isinstance(layer, Layer)
+        )
+
+    def forward(self, ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Ids and mask, (batch, length) int32, padding last, to (batch, length, width)."""
+        batch, length = ids.shape
+        shape = (batch, length, self.gamma.shape[0])
+        inputs = (ids, None, self.words, self.positions, None, self.gamma, self.beta)
+        # Besides the states it counts the real tokens of each row: all that Attention needs.
+        states, real_tokens = torch.onnx.ops.symbolic_multi_out(
+            "com.microsoft::EmbedLayerNormalization",
+            (*inputs, attention_mask),
+            {"epsilon": self.epsilon},
+            dtypes=(self.gamma.dtype, torch.int32),
+            shapes=(shape, (batch,)),
+            version=1,
+        )
+        for layer in self.layers:
+            states = layer(states, real_tokens)
+        return states.float()
+
+
+class FusedLayer(nn.Module):
+    """One transformer layer, post-norm."""
+
+    def __init__(self, layer: Layer, epsilon: float, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.heads = layer.heads
+        self.epsilon = epsilon
+        projections = (layer.query, layer.key, layer.value)
+        self.packed = _fixed(torch.cat([each.weight.T for each in projections], dim=1), dtype)
+        self.packed_bias = _fixed(torch.cat([each.bias for each in projections]), dtype)
+        self.attended = _fixed(layer.attended.weight.T, dtype)
+        self.attended_norm = _norm(layer.attended_norm, layer.attended, dtype)
+        self.up = _fixed(layer.up.weight.T, dtype)
+        self.up_bias = _fixed(layer.up.bias, dtype)
+        self.down = _fixed(layer.down.weight.T, dtype)
+        self.norm = _norm(layer.norm, layer.down, dtype)
+
+    def forward(self, states: Tensor, real_tokens: Tensor) -> Tensor:
+        """(batch, length, width), (batch,) to (batch, length, width)."""
+        mixed = _operator(
+            "Attention",
+            (states, self.packed, self.packed_bias, real_tokens),
+            {"num_heads": self.heads, "mask_filter_value": MASKED},
+            states.shape,
+        )
+        mixed = mixed @ self.attended
+        states = self._add_and_norm(mixed, states, *self.attended_norm)
+        hidden = states @ self.up
+        # Unlike FastGelu it has the exact error function, as training does.
+        hidden = _operator("BiasGelu", (hidden, self.up_bias), {}, hidden.shape)
+        return self._add_and_norm(hidden @ self.down, states, *self.norm)
+
+    def _add_and_norm(
+        self, added: Tensor, states: Tensor, scale: Tensor, shift: Tensor, bias: Tensor
+    ) -> Tensor:
+        inputs = (added, states, scale, shift, bias)
+        attributes = {"epsilon": self.epsilon}
+        return _operator("SkipLayerNormalization", inputs, attributes, states.shape)
+
+
+class CpuLayer(FusedLayer):
+    """The same layer without SkipLayerNormalization, whose CPU kernel is not vectorised.
+
+    At 128 tokens it takes 0.15 ms, addition and norm one after the other 0.05 ms (two cores).
+    """
+
+    def _add_and_norm(
+        self, added: Tensor, states: Tensor, scale: Tensor, shift: Tensor, bias: Tensor
+    ) -> Tensor:
+        # Sum, because ONNX Runtime would fuse an Add and the norm again when it loads them. The
+        # bias is added on its own, because the quantised product before it takes it in.
+        total = _operator("Sum", (added + bias, states), {}, states.shape, domain="")
+        return functional.layer_norm(total, scale.shape, scale, shift, self.epsilon)
+
+
+def _norm(norm: nn.LayerNorm, before: nn.Linear, dtype: torch.dtype) -> nn.ParameterList:
+    """Scale, shift, and the bias of the linear layer before it, which the kernel adds, too."""
+    return nn.ParameterList(_fixed(each, dtype) for each in (norm.weight, norm.bias, before.bias))
+
+
+def _operator(
+    name: str,
+    inputs: Sequence[Tensor],
+    attributes: Mapping[str, float],
+    shape: Shape,
+    domain: str = "com.microsoft",
+) -> Tensor:
+    """One fused operator whose output has its first input's type."""
+    return torch.onnx.ops.symbolic(
+        f"{domain}::{name}",
+        inputs,
+        dict(attributes),
+        dtype=inputs[0].dtype,
+        shape=shape,
+        version=1 if domain else None,
+    )
+
+
+def _fixed(tensor: Tensor, dtype: torch.dtype) -> nn.Parameter:
+    return nn.Parameter(tensor.detach().to(dtype).contiguous(), requires_grad=False)

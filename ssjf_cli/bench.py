@@ -1,0 +1,124 @@
+"""`ssjf bench …`: what the services do on this machine, in figures.
+
+Owns the options and the tables. What is measured is `ssjf_bench`'s; imported when a
+command runs.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+app = typer.Typer(no_args_is_help=True)
+console = Console(stderr=True)
+MIN_WIDTH = 128
+
+
+class ProviderName(StrEnum):
+    """Where the predictor runs."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+@app.callback()
+def bench() -> None:
+    """Measures this machine; every result says how to get it again."""
+
+
+@app.command()
+def predictor(
+    json_file: Annotated[Path, typer.Option("--json", help="Where the results go.")],
+    model_dir: Annotated[
+        Path | None, typer.Option(help="Exported model; by default the one of this environment.")
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="The weights it was exported from; those shipped.")
+    ] = None,
+    provider: Annotated[
+        ProviderName, typer.Option(help="Fails where the predictor runs on another one.")
+    ] = ProviderName.auto,
+    address: Annotated[
+        str | None, typer.Option(help="HOST:PORT of a predictor that runs already on --model-dir.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=0.2, help="For each row.")] = 5.0,
+    clients: Annotated[
+        int | None, typer.Option(min=1, help="Client processes; by default half of the cores.")
+    ] = None,
+) -> None:
+    """Latency and throughput of `Predict` beside bare ONNX Runtime and eager PyTorch."""
+    from ssjf_bench.provenance import provenance
+    from ssjf_cli.process import StackError
+
+    try:
+        from ssjf_cli import predictor_bench
+    except ModuleNotFoundError as missing:
+        _fail(f"this needs {missing.name}: pip install 'ssjf[cpu,bench]'")
+    if not json_file.parent.is_dir():
+        _fail(f"--json: there is no folder {json_file.parent}")
+    options = predictor_bench.BenchOptions(
+        model_dir, weights, provider.value, address, seconds, clients
+    )
+    try:
+        with console.status("") as status:
+            results = predictor_bench.measure(options, status.update)
+    except (StackError, *predictor_bench.FAILURES) as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    data = provenance(["ssjf", *sys.argv[1:]]) | results
+    json_file.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    stdout = Console()
+    stdout.width = max(MIN_WIDTH, stdout.width)
+    stdout.print(predictor_table(results))
+
+
+def _fail(message: str) -> NoReturn:
+    line = f"ssjf bench: {message}"
+    console.print(line, style="red", markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(1) from None
+
+
+def predictor_table(results: Mapping[str, Any]) -> Table:
+    """A line for each case."""
+    title = f"{results['provider']}, {results['precision']}, {results['prompt_tokens']} tokens"
+    made = Table(title=f"Prompts of {title}, times in ms", box=box.SIMPLE_HEAD, padding=(0, 1))
+    made.add_column("\ncase", no_wrap=True)
+    for name in (
+        *("prompts\na call", "calls in\nflight", "\np50", "\np90", "\np99", "\nmean"),
+        *("\nprompts/s", "busiest\nclient", "server\ncores"),
+    ):
+        made.add_column(name, justify="right", no_wrap=True)
+    for row in results["results"]:
+        made.add_row(*_cells(row))
+    return made
+
+
+def _cells(row: Mapping[str, Any]) -> Sequence[str]:
+    times = [
+        f"{row[name]:,.{1 if row[name] > 100 else 2}f}"
+        for name in ("p50_ms", "p90_ms", "p99_ms", "mean_ms")
+    ]
+    cores = row.get("client_cores")
+    server = row.get("server_cores")
+    return (
+        row["case"],
+        str(row["prompts_a_call"]),
+        str(row["concurrency"]),
+        *times,
+        f"{row['prompts_per_s']:,.0f}",
+        f"{max(cores):.0%}" if cores else "",
+        f"{server:.1f}" if server is not None else "",
+    )
