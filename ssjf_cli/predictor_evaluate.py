@@ -54,6 +54,9 @@ def evaluate(
     exclude_source: ExcludeSource = [],  # noqa: B006
     only: Only = [],  # noqa: B006
     max_sample_tokens: MaxSampleTokens = None,
+    unseen: Annotated[
+        bool, typer.Option("--unseen", help="Leave out the prompts that the model was trained on.")
+    ] = False,
     device: DeviceName = "auto",
 ) -> None:
     """Measures a model on prompts whose lengths are known."""
@@ -62,6 +65,7 @@ def evaluate(
     from predictor_svc.training.data import DataError
     from predictor_svc.training.evaluate import evaluate as measure
     from predictor_svc.training.plots import plot_evaluation
+    from predictor_svc.training.seen import unseen as never_trained_on
     from predictor_svc.training.weights import load_trained, shipped_folder
     from ssjf_bench.provenance import provenance
 
@@ -70,6 +74,8 @@ def evaluate(
         examples = read_data(
             data, lengths, prompts, exclude_source, only=only, max_sample_tokens=max_sample_tokens
         )
+        if unseen:
+            examples = never_trained_on(examples, model or shipped_folder())
         with progress_bar() as bar:
             step = bar.add_task("predicting distinct prompts", total=None)
             evaluation = measure(

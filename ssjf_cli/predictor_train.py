@@ -77,6 +77,9 @@ def train(
     also: Annotated[
         list[Path], typer.Option(help="More data, for training alone; repeatable.")
     ] = [],  # noqa: B006
+    also_lengths: Annotated[
+        list[Path], typer.Option(help="More lengths like --lengths, for training alone.")
+    ] = [],  # noqa: B006
     max_rows: Annotated[
         int | None, typer.Option(min=2, help="Train on so many rows, drawn by the split's seed.")
     ] = None,
@@ -106,6 +109,7 @@ def train(
     from predictor_svc.training.backbone import BackboneMissing, packaged_folder
     from predictor_svc.training.data import DataError
     from predictor_svc.training.options import RECIPES, with_settings
+    from predictor_svc.training.seen import save_seen
     from predictor_svc.training.train import Run
 
     if recipe not in RECIPES:
@@ -118,11 +122,11 @@ def train(
         examples = read_data(
             data, lengths, prompts, exclude_source, only=only, max_sample_tokens=max_sample_tokens
         )
-        more = (
-            read_data(also, [], [], exclude_source, max_sample_tokens=max_sample_tokens)
-            if also
-            else []
-        )
+        more = []
+        if also or also_lengths:
+            more = read_data(
+                also, also_lengths, prompts, exclude_source, max_sample_tokens=max_sample_tokens
+            )
         parts = _split(examples, more, split, split_seed, validation_share, test_share, hold_out)
         kept = _training_rows(parts.train, exclude_model, max_rows, split_seed)
         held_back = [each for each in parts.validation if each.model not in exclude_model]
@@ -137,6 +141,7 @@ def train(
         )
         fitted = _fit(run, kept, held_back)
         record = _finish(run, fitted, parts, out)
+        save_seen([*kept, *held_back], out)
     record = {
         "recipe": recipe,
         "task": run.task,
