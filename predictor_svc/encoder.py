@@ -127,8 +127,19 @@ class Encoder:
             return kept[::-1]
         if self.form.head_tokens:
             # Whatever lies between head and tail is cut away again in `_cut`.
-            kept.append(contents[0][: self.form.head_tokens * CHARACTERS_A_TOKEN])
+            return self._beginning(contents) + kept[::-1]
         return kept[::-1]
+
+    def _beginning(self, contents: Sequence[str]) -> list[str]:
+        """The messages, the last of them cut, that the head's tokens are in."""
+        room = self.form.head_tokens * CHARACTERS_A_TOKEN
+        kept = []
+        for content in contents:
+            kept.append(content[:room])
+            room -= len(content)
+            if room <= 0:
+                break
+        return kept
 
     def _cut(self, prefix: list[int], messages: list[list[int]]) -> list[int]:
         """Messages with [SEP] between them, cut to head and tail."""

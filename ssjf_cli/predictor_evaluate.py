@@ -70,12 +70,12 @@ def evaluate(
     from ssjf_bench.provenance import provenance
 
     with failing_cleanly(DataError, ModelDirError, BackboneMissing, ValueError, OSError):
-        trained = load_trained(model or shipped_folder())
         examples = read_data(
             data, lengths, prompts, exclude_source, only=only, max_sample_tokens=max_sample_tokens
         )
         if unseen:
             examples = never_trained_on(examples, model or shipped_folder())
+        trained = load_trained(model or shipped_folder())
         with progress_bar() as bar:
             step = bar.add_task("predicting distinct prompts", total=None)
             evaluation = measure(

@@ -242,14 +242,14 @@ def _fit(run: Run, examples: Sequence[Example], validation: Sequence[Example]) -
 
 def _finish(run: Run, fitted: Fitted, parts: Split, out: Path) -> dict[str, Any]:
     """Stores the weights, measures them on the test part, draws the curves."""
-    from predictor_svc.training.evaluate import evaluate
+    from predictor_svc.training.evaluate import evaluate, nan_as_null
     from predictor_svc.training.plots import plot_curves
     from predictor_svc.training.weights import load_trained, save_weights
 
     save_weights(fitted.model, fitted.config, out)
     plot_curves(fitted.epochs, out / CURVES)
     (out / CHECKPOINT).unlink(missing_ok=True)
-    record: dict[str, Any] = {"epochs": [asdict(epoch) for epoch in fitted.epochs]}
+    record: dict[str, Any] = {"epochs": [nan_as_null(asdict(epoch)) for epoch in fitted.epochs]}
     if parts.test:
         evaluation = evaluate(load_trained(out), parts.test, run.device)
         print_evaluation(evaluation)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from predictor_svc.model_dir import ModelConfig
+from predictor_svc.training.data import Example
 
 if TYPE_CHECKING:
     from predictor_svc.training.train import Epoch, Run
@@ -25,10 +26,16 @@ class CheckpointError(ValueError):
     """A checkpoint that is broken or of another run."""
 
 
-def signature(run: Run, config: ModelConfig, validation_rows: int) -> str:
-    """Equal for runs whose epochs can follow one another: task, options, seed and data."""
-    parts = [run.task, run.options.model_dump(), run.seed, config.model_dump(), validation_rows]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+def signature(run: Run, config: ModelConfig, data: Sequence[Example]) -> str:
+    """Equal for runs whose epochs can follow one another: task, options, seed and data.
+
+    Of `data` the LLMs and lengths count, in their order: enough to tell two sets apart.
+    """
+    parts = [run.task, run.options.model_dump(), run.seed, config.model_dump()]
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
+    for example in data:
+        digest.update(f"{example.model}: {example.lengths.tokens}\n".encode())
+    return digest.hexdigest()[:16]
 
 
 def save(
@@ -54,11 +61,11 @@ def save(
 def load(path: Path, run_signature: str) -> dict[str, Any]:
     """The file's content. Raises CheckpointError where it is no checkpoint of this run."""
     try:
-        stored: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        stored = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises whatever its unpickler does
         raise CheckpointError(f"{path}: cannot be read as a checkpoint: {error}") from error
-    if stored.get("signature") != run_signature:
+    if not isinstance(stored, dict) or stored.get("signature") != run_signature:
         raise CheckpointError(
             f"{path}: of a run with another task, option, seed or data; delete it to start anew"
         )
-    return stored
+    return dict(stored)

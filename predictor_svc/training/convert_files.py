@@ -18,7 +18,7 @@ from predictor_svc.training.rows import DataError, Row, open_text, read_rows
 
 PARQUET_ROWS: Final = 512
 """Rows held at once: a conversation can be long."""
-PARQUET_MISSING: Final = "reading Parquet needs pyarrow: pip install pyarrow"
+PARQUET_MISSING: Final = "reading Parquet needs pyarrow: pip install 'ssjf[convert]'"
 
 
 def read_entries(path: Path, parquet_columns: Sequence[str] = ()) -> Iterator[Row]:

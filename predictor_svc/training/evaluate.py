@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -252,7 +253,11 @@ def _varies(values: Floats) -> bool:
 def plain(report: Report) -> dict[str, object]:
     """The report for JSON: nan as null, and what the task does not have left out."""
     found = {name: value for name, value in asdict(report).items() if value not in ({}, None)}
-    return {
-        name: None if isinstance(value, float) and np.isnan(value) else value
-        for name, value in found.items()
-    }
+    return {name: nan_as_null(value) for name, value in found.items()}
+
+
+def nan_as_null(value: Any) -> Any:
+    """Of figures for JSON, which knows no nan: the same with None in its place."""
+    if isinstance(value, Mapping):
+        return {name: nan_as_null(each) for name, each in value.items()}
+    return None if isinstance(value, float) and np.isnan(value) else value

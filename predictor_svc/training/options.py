@@ -22,7 +22,7 @@ class OptionError(ValueError):
 class TrainOptions(BaseModel):
     """How a model is fitted. The defaults are the project's own; `PAPER` is the SSJF paper's."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     epochs: int = Field(default=6, ge=1)
     batch_size: int = Field(default=64, ge=2)
@@ -61,6 +61,8 @@ class TrainOptions(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainOptions:
+        if self.head_tokens > self.max_tokens - 3:
+            raise ValueError("head_tokens: leaves no room for the tail")
         if self.rows_a_prompt > 1 and self.llm != "head":
             raise ValueError("rows_a_prompt: more than 1 needs llm=head")
         if self.llm_dropout and self.llm == "none":
@@ -121,12 +123,20 @@ RECIPES: dict[str, Recipe] = {
     ),
     "distribution": Recipe(
         "distribution",
-        TrainOptions(adapter_rank=64, learning_rate=5e-4, epochs=5),
+        TrainOptions(adapter_rank=64, learning_rate=1e-3, epochs=8),
         "for one LLM: adapters, small enough to ship",
     ),
     "distribution-llms": Recipe(
         "distribution",
-        TrainOptions(llm="token", llm_dropout=0.1, rows_an_epoch=4, epochs=8),
+        TrainOptions(
+            llm="head",
+            llm_dropout=0.1,
+            rows_a_prompt=13,
+            batch_size=32,
+            epochs=24,
+            max_tokens=512,
+            head_tokens=128,
+        ),
         "for many LLMs, told apart by name: the whole backbone is fine-tuned",
     ),
 }

@@ -32,7 +32,7 @@ def unseen(examples: Iterable[Example], folder: Path) -> list[Example]:
     """
     try:
         known = set(np.load(folder / SEEN, allow_pickle=False).tolist())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise ModelDirError(f"{folder / SEEN}: {error}") from error
     return [each for each in examples if _key(each) not in known]
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -81,7 +82,8 @@ def train(
     """Fits a model.
 
     Raises ValueError without examples to learn from or to validate with, or where their
-    lengths cannot be learnt (all equal); CheckpointError where it cannot be resumed.
+    lengths cannot be learnt (all equal) or name no LLM where it is read; CheckpointError
+    where it cannot be resumed.
     """
     if not examples or not validation:
         raise ValueError(
@@ -98,7 +100,8 @@ def train(
     tokens = tokenize(encoder, [example.prompt.text for example in examples], run.device)
     loop = _Loop(model, run, output, tokens, task.targets(lengths, output))
     config = ModelConfig(task=run.task, llm=_llm_name(examples), input=encoder.form, output=output)
-    epochs = _run_epochs(loop, run, config, encoder, validation, on_step, on_epoch)
+    signature = checkpoint.signature(run, config, [*examples, *validation])
+    epochs = _run_epochs(loop, run, config, signature, encoder, validation, on_step, on_epoch)
     raw = predict_raw(model, encoder.encode([each.prompt.text for each in validation]))
     output = task.calibrated(output, raw, [each.lengths for each in validation], run.seed)
     return Fitted(model.cpu().eval(), config.model_copy(update={"output": output}), epochs)
@@ -111,8 +114,10 @@ def make_deterministic(seed: int) -> None:
 
 
 def input_form(options: TrainOptions, examples: Sequence[Example]) -> InputForm:
-    """What the network will read."""
+    """What the network will read. Raises ValueError where it is to read LLMs that no row names."""
     llms = sorted({example.model for example in examples if example.model})
+    if options.llm != "none" and not llms:
+        raise ValueError(f"llm={options.llm}: no row names its LLM")
     return InputForm(
         max_tokens=options.max_tokens,
         head_tokens=options.head_tokens,
@@ -139,6 +144,7 @@ def _run_epochs(
     loop: _Loop,
     run: Run,
     config: ModelConfig,
+    signature: str,
     encoder: Encoder,
     validation: Sequence[Example],
     on_step: OnStep,
@@ -150,7 +156,7 @@ def _run_epochs(
     epochs: list[Epoch] = []
     best: dict[str, Tensor] = {}
     if run.resume and run.checkpoint is not None and run.checkpoint.exists():
-        stored = checkpoint.load(run.checkpoint, checkpoint.signature(run, config, len(lengths)))
+        stored = checkpoint.load(run.checkpoint, signature)
         loop.load_state_dict(stored["loop"])
         epochs, best = [Epoch(**each) for each in stored["epochs"]], stored["best"]
         for epoch in epochs:
@@ -160,18 +166,18 @@ def _run_epochs(
         tau = rank_correlation(predict_raw(loop.model, held_back), config.output, lengths)
         epochs.append(Epoch(number, loss, tau))
         on_epoch(epochs[-1])
-        if not run.options.keep_best_epoch or tau >= max(each.validation_tau_b for each in epochs):
+        if not run.options.keep_best_epoch or _is_best(epochs):
             best = copy.deepcopy(loop.model.state_dict())
         if run.checkpoint is not None:
-            checkpoint.save(
-                run.checkpoint,
-                checkpoint.signature(run, config, len(lengths)),
-                loop.state_dict(),
-                epochs,
-                best,
-            )
+            checkpoint.save(run.checkpoint, signature, loop.state_dict(), epochs, best)
     loop.model.load_state_dict(best)
     return tuple(epochs)
+
+
+def _is_best(epochs: Sequence[Epoch]) -> bool:
+    """Whether no epoch was better than the last; one without a tau-b is the worst there is."""
+    taus = np.nan_to_num([each.validation_tau_b for each in epochs], nan=-np.inf)
+    return bool(taus[-1] == taus.max())
 
 
 class _Loop:

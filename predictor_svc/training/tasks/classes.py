@@ -98,7 +98,8 @@ def class_limits(
     Raises ValueError where all lengths fall in one class.
     """
     tokens = first_lengths(lengths)
-    found = np.unique(np.quantile(tokens, percentiles))
+    # Lengths that occur, not values between two of them: so no class is empty.
+    found = np.unique(np.quantile(tokens, percentiles, method="higher"))
     limits = found[(found > tokens.min()) & (found > 0)]
     if not len(limits):
         raise ValueError("all lengths are equal: there are no classes to learn")

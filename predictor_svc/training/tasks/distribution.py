@@ -35,7 +35,7 @@ class Distribution:
     bin_count: int = 48
     label_width_bins: float = 1.0
     """Standard deviation of the Gaussian that a sampled length spreads over the bins."""
-    ranking_weight: float = 4.0
+    ranking_weight: float = 1.0
     ranking_scale: float = 8.0
     """Slope of the sigmoid on the difference of two rank scores in 0..1."""
     quantiles: tuple[float, ...] = (0.1, 0.25, 0.5, 0.75, 0.9, 0.95)

@@ -1,150 +1,94 @@
-"""Train, pack, load, export, run: on a tiny random backbone."""
+"""Every recipe from lengths to predictions: train, store, load, evaluate, export, serve, read."""
 
 from __future__ import annotations
 
-import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from safetensors.torch import load_file, save_file
 
-from predictor_svc.encoder import load_encoder
-from predictor_svc.model_dir import GRAPH, ModelDirError, open_model_dir
-from predictor_svc.session import Session
-from predictor_svc.training import export
-from predictor_svc.training.data import Lengths
-from predictor_svc.training.evaluate import evaluate, predict_logits
-from predictor_svc.training.losses import distribution_loss, make_labels
-from predictor_svc.training.train import Fitted
-from predictor_svc.training.weights import WEIGHTS, load_trained, revision
-from tests.predictor_svc.conftest import TINY_TASK, fit_tiny, learnable_examples
+from predictor_svc.loaded import load
+from predictor_svc.model_dir import open_model_dir
+from predictor_svc.outputs import Readings
+from predictor_svc.training.evaluate import evaluate, predict_raw
+from predictor_svc.training.export import export
+from predictor_svc.training.options import RECIPES, TrainOptions, with_settings
+from predictor_svc.training.weights import Trained, load_trained, revision, save_weights
+from tests.predictor_svc.small_model import load_options
+from tests.predictor_svc.toy import fit, learnable, run_of
 
-
-def test_training_learns_what_can_be_learnt(tiny_fitted: Fitted) -> None:
-    losses = [epoch.train_loss for epoch in tiny_fitted.epochs]
-    assert losses[-1] < losses[0]
-    assert max(epoch.validation_tau_b for epoch in tiny_fitted.epochs) > 0.6
+LLMS = ("one", "two")
+UNSEEN = learnable(20, LLMS, start=700)
 
 
-def test_the_same_seed_gives_the_same_model(tiny_fitted: Fitted, tiny_backbone: Path) -> None:
-    again, other = fit_tiny(tiny_backbone), fit_tiny(tiny_backbone, seed=2)
-    mine = tiny_fitted.model.state_dict()
-    assert all(torch.equal(value, mine[name]) for name, value in again.model.state_dict().items())
-    assert any(
-        not torch.equal(value, mine[name]) for name, value in other.model.state_dict().items()
-    )
+def quick(options: TrainOptions) -> TrainOptions:
+    """Two epochs, the backbone frozen after one where the recipe freezes it at all."""
+    frozen = [] if options.freeze_after_epochs is None else ["freeze_after_epochs=1"]
+    return with_settings(options, ["epochs=2", "max_tokens=256", *frozen])
 
 
-def test_packed_weights_predict_as_the_fitted_model(
-    tiny_fitted: Fitted, tiny_weights: Path, tiny_backbone: Path
+def served(folder: Path, trained: Trained) -> Readings:
+    """What the service reads of the exported graph, the graph checked against the weights."""
+    model = load(replace(load_options(folder), precision="fp32"))
+    ids = model.encode([each.prompt.text for each in UNSEEN])
+    outputs = model.worker.submit(model.run, ids).result()
+    model.close()
+    np.testing.assert_allclose(outputs, predict_raw(trained.model, ids), atol=1e-3)
+    return model.manifest.config.output.read(outputs.astype(np.float64), np.full(len(ids), np.inf))
+
+
+@pytest.mark.parametrize("name", list(RECIPES))
+def test_a_recipe_s_model_is_served(name: str, tiny_backbone: Path, tmp_path: Path) -> None:
+    recipe = RECIPES[name]
+    run = run_of(tiny_backbone, recipe.task, quick(recipe.options))
+    fitted = fit(run, learnable(24, LLMS))
+    save_weights(fitted.model, fitted.config, tmp_path / "weights")
+    trained = load_trained(tmp_path / "weights", tiny_backbone)
+    report = evaluate(trained, UNSEEN).overall
+    assert report.rows == 40
+    assert np.isfinite(report.mae_tokens)
+    assert (report.classes is not None) == (trained.config.output.class_count > 0)
+
+    manifest = export(trained, tmp_path / "model", ["fp32"])
+    assert (manifest.config, manifest.revision) == (fitted.config, trained.revision)
+    assert manifest.config.task == recipe.task
+    assert bool(manifest.config.input.llms) == (recipe.options.llm != "none")
+    readings = served(tmp_path / "model", trained)
+    assert np.isfinite(readings.expected_tokens).all()
+    assert (readings.expected_tokens >= 1).all()
+    assert np.isfinite(readings.rank_scores).all()
+    assert len(np.unique(readings.rank_scores)) > 5
+    quantiles = trained.config.output.quantile_probabilities
+    assert readings.quantiles.shape == (40, len(quantiles))
+    assert (np.diff(readings.quantiles, axis=1) >= 0).all()
+    if trained.config.output.class_count:
+        assert readings.classes is not None
+        assert set(readings.classes) <= set(range(trained.config.output.class_count))
+    else:
+        assert readings.classes is None
+    if recipe.options.llm != "none":  # the two LLMs' answers to one prompt differ
+        scores = readings.rank_scores.reshape(-1, 2)
+        assert (scores[:, 0] != scores[:, 1]).all()
+
+
+def test_a_model_whose_outputs_are_thousands_of_tokens_is_exported(
+    tiny_backbone: Path, tmp_path: Path
 ) -> None:
-    trained = load_trained(tiny_weights, tiny_backbone)
-    ids = [[101, 2000 + n, 102] for n in range(10)]
-    np.testing.assert_allclose(
-        predict_logits(trained.model, ids), predict_logits(tiny_fitted.model, ids), atol=0.05
-    )
-    assert trained.config == tiny_fitted.config
+    fitted = fit(run_of(tiny_backbone, "regression-l1", epochs=1))
+    bias = fitted.model.get_parameter("head.outer.bias")
+    bias.data.fill_(3000.0)
+    fitted.model.get_parameter("head.outer.weight").data.mul_(2000.0)
+    save_weights(fitted.model, fitted.config, tmp_path / "weights")
+    trained = load_trained(tmp_path / "weights", tiny_backbone)
+    spread = np.ptp(predict_raw(trained.model, [[101, n, 102] for n in range(2000, 2100)]))
+    assert spread > 100
+    export(trained, tmp_path / "model", ["fp32", "fp16"])
 
 
-def test_the_built_graph_gives_what_the_weights_give(
+def test_the_served_model_is_that_of_the_weights(
     tiny_weights: Path, tiny_backbone: Path, tiny_model_dir: Path
 ) -> None:
     trained = load_trained(tiny_weights, tiny_backbone)
-    model = open_model_dir(tiny_model_dir)
-    encoder = load_encoder(model.tokenizer, model.manifest.config.max_input_tokens)
-    ids = encoder.encode([example.prompt.text for example in learnable_examples(20)])
-    served = Session(model.graph, "cpu", 1).run(ids)
-    assert np.abs(served - predict_logits(trained.model, ids)).max() < 1e-3
-
-
-def test_the_manifest_names_the_weights_and_an_opset(
-    tiny_weights: Path, tiny_model_dir: Path
-) -> None:
-    manifest = open_model_dir(tiny_model_dir).manifest
-    assert manifest.revision == revision(tiny_weights)
-    assert manifest.opset >= 17
-    assert manifest.outputs == {"logits": ("batch", "12")}
-
-
-def test_evaluation_tells_short_from_long(tiny_weights: Path, tiny_backbone: Path) -> None:
-    evaluation = evaluate(load_trained(tiny_weights, tiny_backbone), learnable_examples(40))
-    assert evaluation.overall.rows == 40
-    assert evaluation.overall.kendall_tau_b > 0.6
-    assert 0 <= evaluation.overall.p90_coverage <= 1
-    assert evaluation.as_json()["per_source"] == {
-        "own": {
-            name: value
-            for name, value in evaluation.as_json().items()
-            if name not in ("per_source", "revision", "task")
-        }
-    }
-
-
-def test_a_graph_that_computes_something_else_is_not_written(
-    tiny_weights: Path,
-    tiny_backbone: Path,
-    tiny_model_dir: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def export_an_older_graph(model: object, path: Path) -> None:
-        shutil.copyfile(tiny_model_dir / GRAPH, path)
-
-    monkeypatch.setattr(export, "_export", export_an_older_graph)
-    trained = load_trained(tiny_weights, tiny_backbone)
-    with torch.no_grad():
-        trained.model.get_parameter("head.5.bias").add_(0.01)
-    with pytest.raises(export.ParityError, match=r"differ by 0\.01 "):
-        export.build(trained, tmp_path)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_weights_of_another_backbone_are_refused(
-    tiny_weights: Path, tiny_backbone: Path, tmp_path: Path
-) -> None:
-    folder = shutil.copytree(tiny_weights, tmp_path / "weights")
-    tensors = load_file(folder / WEIGHTS)
-    tensors["head.2.bias"] = torch.zeros(3)
-    metadata = load_trained(tiny_weights, tiny_backbone).model.metadata()
-    save_file(tensors, folder / WEIGHTS, metadata=metadata)
-    with pytest.raises(ModelDirError, match="do not fit the backbone"):
-        load_trained(folder, tiny_backbone)
-
-
-@pytest.mark.parametrize("content", [b"", b"\x00" * 100])
-def test_broken_weights_are_one_line(
-    content: bytes, tiny_weights: Path, tiny_backbone: Path, tmp_path: Path
-) -> None:
-    folder = shutil.copytree(tiny_weights, tmp_path / "weights")
-    (folder / WEIGHTS).write_bytes(content)
-    with pytest.raises(ModelDirError, match=r"weights\.safetensors: "):
-        load_trained(folder, tiny_backbone)
-
-
-def test_a_cut_answer_asks_only_for_mass_beyond_the_cut() -> None:
-    labels = make_labels([Lengths((256, 256), (False, False))], TINY_TASK)
-    ranks = torch.linspace(0, 1, TINY_TASK.bins.count)
-    logits = torch.full((1, TINY_TASK.bins.count), -20.0)
-    logits[0, -1] = 20.0
-    assert distribution_loss(logits, labels, ranks, TINY_TASK) < 1e-3
-    assert distribution_loss(logits.flip(1), labels, ranks, TINY_TASK) > 10
-
-
-def test_the_ranking_term_prefers_the_right_order() -> None:
-    bins = TINY_TASK.bins.count
-    lengths = [Lengths((3, 4), (True, True)), Lengths((100, 120), (True, True))]
-    labels = make_labels(lengths, TINY_TASK)
-    ranks = torch.linspace(0, 1, bins)
-    right = torch.stack([torch.linspace(5, -5, bins), torch.linspace(-5, 5, bins)])
-    right_loss = distribution_loss(right, labels, ranks, TINY_TASK)
-    assert right_loss < distribution_loss(right.flip(0), labels, ranks, TINY_TASK)
-
-
-def test_the_graph_file_holds_its_weights(tiny_model_dir: Path) -> None:
-    assert sorted(path.name for path in tiny_model_dir.iterdir()) == [
-        "model.json",
-        GRAPH,
-        "tokenizer.json",
-    ]
+    assert open_model_dir(tiny_model_dir).manifest.revision == revision(tiny_weights)
+    assert (served(tiny_model_dir, trained).rank_scores >= 0).all()

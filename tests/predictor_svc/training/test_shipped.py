@@ -1,4 +1,4 @@
-"""The weights in the repository: their size, and that every precision predicts as they do."""
+"""The weights in the repository: what is said of them, and that every precision predicts so."""
 
 from __future__ import annotations
 
@@ -13,18 +13,24 @@ import torch
 from scipy.stats import kendalltau
 
 import predictor_svc.training
+import ssjf_bench
 from predictor_svc.encoder import PromptText, load_encoder
 from predictor_svc.lengths import Floats
 from predictor_svc.model_dir import ModelDir, Precision, open_model_dir
 from predictor_svc.outputs import Readings
+from predictor_svc.training.data import Example, Lengths, read_examples, read_prompts
+from predictor_svc.training.evaluate import Evaluation, evaluate
 from predictor_svc.training.export import PRECISIONS, export
 from predictor_svc.training.model import pad
+from predictor_svc.training.options import TrainOptions
+from predictor_svc.training.seen import unseen
 from predictor_svc.training.weights import Trained, load_trained, revision, shipped_folder
 from ssjf_bench.forward import bare_onnxruntime
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 TRAINING_PROMPTS = Path(predictor_svc.training.__file__).with_name("prompts.jsonl")
 HELD_OUT = Path(__file__).parents[2] / "data" / "holdout_lengths.jsonl"
+DEMO = Path(ssjf_bench.__file__).parent / "data" / "demo_prompts.jsonl"
 # Enough to tell prompts apart, and a thousand of them run in seconds.
 MAX_CHARACTERS = 120
 BATCH = 25
@@ -39,6 +45,11 @@ def rows(path: Path) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def trained() -> Trained:
     return load_trained(shipped_folder())
+
+
+@pytest.fixture(scope="module")
+def held_out(trained: Trained) -> Evaluation:
+    return evaluate(trained, read_examples([HELD_OUT]))
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +107,49 @@ def test_what_is_shipped_is_small() -> None:
 
 def test_the_card_names_the_weights_beside_it() -> None:
     assert revision(shipped_folder()) in (shipped_folder() / "README.md").read_text()
+
+
+def test_the_card_s_figures_on_held_out_prompts_are_those_of_the_weights(
+    held_out: Evaluation,
+) -> None:
+    card = (shipped_folder() / "README.md").read_text().splitlines()
+    (line,) = [each for each in card if each.startswith("|") and HELD_OUT.name in each]
+    _, rows, tau, tau_all, mae_tokens, p90 = line.strip("| ").split("|")
+    found = held_out.overall
+    assert int(rows) == found.rows == 200
+    assert float(tau) == pytest.approx(found.kendall_tau_b, abs=2e-3)
+    assert float(tau_all) == pytest.approx(found.kendall_tau_b_all_samples, abs=2e-3)
+    assert float(mae_tokens) == pytest.approx(found.mae_tokens, abs=1)
+    assert float(p90) == pytest.approx(found.quantile_coverage["0.9"], abs=6e-3)
+
+
+def test_the_record_is_of_these_weights(trained: Trained) -> None:
+    record = json.loads((shipped_folder() / "training.json").read_text())
+    assert record["test"]["revision"] == trained.revision
+    assert (record["task"], record["test"]["task"]) == (trained.config.task,) * 2
+    options = TrainOptions(**record["options"])
+    assert options.max_tokens == trained.config.input.max_tokens
+    assert (options.layers, options.adapter_rank, options.hidden, options.head) == (
+        trained.model.shape.layers,
+        trained.model.shape.adapter_rank,
+        trained.model.shape.hidden,
+        trained.model.shape.head,
+    )
+    assert [epoch["number"] for epoch in record["epochs"]] == list(range(1, options.epochs + 1))
+
+
+@pytest.mark.parametrize("path", [HELD_OUT, DEMO], ids=lambda path: path.stem)
+def test_prompts_that_are_held_out_were_never_trained_on(path: Path) -> None:
+    prompts = [Example(each, "", Lengths((1,), (True,))) for each in read_prompts([path])]
+    assert len(prompts) >= 40
+    assert unseen(prompts, shipped_folder()) == prompts
+
+
+def test_held_out_lengths_lie_under_the_quantiles_as_often_as_they_should(
+    held_out: Evaluation,
+) -> None:
+    for quantile, share in held_out.overall.quantile_coverage.items():
+        assert share == pytest.approx(float(quantile), abs=0.08)
 
 
 def test_fp32_gives_what_pytorch_gives(
