@@ -200,7 +200,7 @@ def test_parquet_without_pyarrow_says_what_to_install(
 ) -> None:
     path = write(tmp_path / "a.parquet", LMSYS)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(DataError, match="pip install pyarrow"):
+    with pytest.raises(DataError, match="ssjf\\[convert\\]"):
         converted("lmsys-chat-1m", path, words)
 
 
