@@ -56,7 +56,10 @@ def digest(text: PromptText, form: InputForm) -> bytes:
 
     Lengths stand before the texts, so that no border between two of them can move.
     """
-    parts = [turn.content for turn in text.turns] if form.turns else []
+    parts = []
+    for turn in text.turns if form.turns else ():
+        parts.append(turn.content)
+        parts.append(turn.role if form.marks != "none" else "")
     parts.append(text.prompt)
     parts.append(text.llm if text.llm in form.llms else "")
     encoded = [part.encode("utf-8", "surrogatepass") for part in parts]

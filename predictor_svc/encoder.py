@@ -5,7 +5,7 @@ about the answer) or head and tail, the separators between turns, and the LLM's 
 Knows nothing of batches, grpc or ONNX. Called by the service, in a thread, and by
 training, so both see the same ids.
 
-    [CLS] (llm) (head) [SEP] ... turn [SEP] last message [SEP]
+    [CLS] (llm) (mark) turn [SEP] ... (mark) last message [SEP]
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field
@@ -24,6 +25,11 @@ from tokenizers import Tokenizer
 CHARACTERS_A_TOKEN = 20
 UNKNOWN_LLM = 0
 """Number of the [unused…] token that stands for an LLM that training never saw."""
+FIRST_MARK = 900
+"""Number of the first [unused…] token that marks a message; LLMs have those below."""
+ROLES = ("user", "assistant", "system", "tool")
+LENGTH_CLASSES = 16
+"""Marks of a role: messages of 0, 1, 2-3, 4-7, … characters; the last is open."""
 
 
 class InputForm(BaseModel):
@@ -37,6 +43,9 @@ class InputForm(BaseModel):
     """Ids kept from its beginning where it is longer than `max_tokens` (SSJF paper: 128)."""
     turns: bool = True
     """Whether the turns before the last message are read."""
+    marks: Literal["none", "role", "role-length"] = "none"
+    """Whether a token before each message tells who wrote it, and also about how long it is
+    (powers of two of characters): how long the answers before were says much of the next."""
     llms: tuple[str, ...] = ()
     """LLMs told apart, each by a token after [CLS]; others share one. Empty: no such token."""
 
@@ -46,6 +55,8 @@ class InputForm(BaseModel):
             raise ValueError("head_tokens: leaves no room for the tail")
         if len(set(self.llms)) != len(self.llms):
             raise ValueError("llms: a name stands twice")
+        if len(self.llms) >= FIRST_MARK:
+            raise ValueError(f"llms: at most {FIRST_MARK - 1} have a token of their own")
         return self
 
 
@@ -70,6 +81,12 @@ class PromptText:
     """The LLM that will answer; empty where it is not said."""
 
 
+class _Message(NamedTuple):
+    mark: list[int]
+    """No token or one."""
+    content: str
+
+
 class Encoder:
     """Encodes with a WordPiece tokenizer, in one form."""
 
@@ -87,6 +104,15 @@ class Encoder:
             for number, name in enumerate(form.llms, start=UNKNOWN_LLM + 1)
         }
 
+        self._marks = {
+            role: [
+                _id_of(tokenizer, f"[unused{FIRST_MARK + number * LENGTH_CLASSES + length}]")
+                for length in range(LENGTH_CLASSES)
+            ]
+            for number, role in enumerate(ROLES)
+            if form.marks != "none"
+        }
+
     @property
     def llm_tokens(self) -> tuple[int, ...]:
         """Token ids of the LLMs that have one of their own, in the form's order."""
@@ -96,9 +122,10 @@ class Encoder:
         """Ids of each text, at most `form.max_tokens` of them."""
         prefixes = self._prefixes(texts)
         messages = [self._messages(text) for text in texts]
-        ids = iter(self._ids(list(chain.from_iterable(messages))))
+        contents = [message.content for message in chain.from_iterable(messages)]
+        ids = iter(self._ids(contents))
         return [
-            self._cut(prefix, [next(ids) for _ in group])
+            self._cut(prefix, [[*message.mark, *next(ids)] for message in group])
             for prefix, group in zip(prefixes, messages, strict=True)
         ]
 
@@ -112,34 +139,43 @@ class Encoder:
             return [[self._first]] * len(texts)
         return [[self._first, self._llms.get(text.llm, self.unknown_llm_token)] for text in texts]
 
-    def _messages(self, text: PromptText) -> list[str]:
+    def _messages(self, text: PromptText) -> list[_Message]:
         """The messages, oldest first, that can have a token in the head or the tail."""
         room = self.form.max_tokens * CHARACTERS_A_TOKEN
         earlier = text.turns if self.form.turns else ()
-        contents = [*(turn.content for turn in earlier), text.prompt]
-        kept: list[str] = []
-        for content in reversed(contents):
-            kept.append(content[-room:])
-            room -= len(content)
+        messages = [self._message(turn.role, turn.content) for turn in earlier]
+        messages.append(self._message("user", text.prompt))
+        kept: list[_Message] = []
+        for message in reversed(messages):
+            kept.append(message._replace(content=message.content[-room:]))
+            room -= len(message.content)
             if room <= 0:
                 break
         else:
             return kept[::-1]
         if self.form.head_tokens:
             # Whatever lies between head and tail is cut away again in `_cut`.
-            return self._beginning(contents) + kept[::-1]
+            return self._beginning(messages) + kept[::-1]
         return kept[::-1]
 
-    def _beginning(self, contents: Sequence[str]) -> list[str]:
+    def _beginning(self, messages: Sequence[_Message]) -> list[_Message]:
         """The messages, the last of them cut, that the head's tokens are in."""
         room = self.form.head_tokens * CHARACTERS_A_TOKEN
         kept = []
-        for content in contents:
-            kept.append(content[:room])
-            room -= len(content)
+        for message in messages:
+            kept.append(message._replace(content=message.content[:room]))
+            room -= len(message.content)
             if room <= 0:
                 break
         return kept
+
+    def _message(self, role: str, content: str) -> _Message:
+        """The message with its mark, if there are any."""
+        if self.form.marks == "none":
+            return _Message([], content)
+        known = role if role in ROLES else "user"
+        length = min(len(content).bit_length(), LENGTH_CLASSES - 1)
+        return _Message([self._marks[known][length * (self.form.marks == "role-length")]], content)
 
     def _cut(self, prefix: list[int], messages: list[list[int]]) -> list[int]:
         """Messages with [SEP] between them, cut to head and tail."""

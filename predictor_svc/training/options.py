@@ -48,6 +48,8 @@ class TrainOptions(BaseModel):
     head_tokens: int = Field(default=0, ge=0)
     turns: bool = True
     """Multi-round: the turns before the last message are read, too."""
+    marks: Literal["none", "role", "role-length"] = "none"
+    """Whether a token before each message tells its role, or its role and length."""
     llm: Literal["none", "token", "head"] = "none"
     """Where the LLM's name is read: nowhere, by the whole network, or by the head alone."""
     rows_a_prompt: int = Field(default=1, ge=1)
@@ -93,6 +95,7 @@ PAPER = TrainOptions(
     head="ssjf",
     hidden=128,
     max_tokens=512,
+    marks="role",
 )
 """The SSJF paper's and its repository's: AdamW at 1e-5 falling linearly, batch 16, 6 epochs,
 the encoder frozen after 3, the last 512 tokens, two hidden layers of 128 on [CLS]."""
@@ -136,6 +139,7 @@ RECIPES: dict[str, Recipe] = {
             epochs=24,
             max_tokens=512,
             head_tokens=128,
+            marks="role-length",
         ),
         "for many LLMs, told apart by name: the whole backbone is fine-tuned",
     ),
@@ -150,7 +154,7 @@ def with_settings(options: TrainOptions, settings: Sequence[str]) -> TrainOption
         if not equals or name not in TrainOptions.model_fields:
             known = ", ".join(TrainOptions.model_fields)
             raise OptionError(f"{setting}: expected NAME=VALUE with a name of: {known}")
-        changes[name] = None if value == "none" and name != "llm" else value
+        changes[name] = None if value == "none" and name not in ("llm", "marks") else value
     try:
         return TrainOptions.model_validate(options.model_dump() | changes)
     except ValidationError as error:

@@ -122,6 +122,7 @@ def input_form(options: TrainOptions, examples: Sequence[Example]) -> InputForm:
         max_tokens=options.max_tokens,
         head_tokens=options.head_tokens,
         turns=options.turns,
+        marks=options.marks,
         llms=tuple(llms) if options.llm != "none" else (),
     )
 

@@ -75,6 +75,14 @@ def test_prompts_that_read_differently_have_other_digests(other: PromptText) -> 
     assert digest(PromptText("go on", (Turn("user", "hi"),)), FORM) != digest(other, FORM)
 
 
+def test_a_turn_s_role_makes_a_difference_where_it_is_read() -> None:
+    said = PromptText("go on", (Turn("user", "hi"),))
+    answered = PromptText("go on", (Turn("assistant", "hi"),))
+    assert digest(said, FORM) == digest(answered, FORM)
+    marked = InputForm(max_tokens=32, marks="role")
+    assert digest(said, marked) != digest(answered, marked)
+
+
 def test_what_the_network_does_not_read_makes_no_difference() -> None:
     form = InputForm(max_tokens=32, turns=False)
     one = PromptText("go on", (Turn("user", "hi"),), llm="a")

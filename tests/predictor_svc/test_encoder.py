@@ -137,3 +137,24 @@ def test_without_llms_to_tell_apart_the_name_is_not_read() -> None:
 def test_impossible_forms_are_refused(form: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         InputForm(max_tokens=8, **form)
+
+
+@pytest.mark.parametrize(
+    ("marks", "expected"),
+    [
+        ("none", []),
+        ("role", ["[unused900]", "[unused916]", "[unused900]"]),
+        ("role-length", ["[unused902]", "[unused924]", "[unused902]"]),
+    ],
+)
+def test_marks_tell_each_message_s_role_and_length(marks: str, expected: list[str]) -> None:
+    turns = (Turn("user", "one"), Turn("assistant", "one " * 40))
+    (ids,) = encoder(128, marks=marks).encode([PromptText("two", turns)])
+    assert [word for word in words(ids) if word.startswith("[unused9")] == expected
+
+
+def test_an_unknown_role_is_marked_as_the_user_s() -> None:
+    as_user = PromptText("two", (Turn("user", "one"),))
+    as_other = PromptText("two", (Turn("function", "one"),))
+    marking = encoder(64, marks="role")
+    assert marking.encode([as_user]) == marking.encode([as_other])

@@ -67,7 +67,10 @@ def test_settings_change_what_they_name_alone() -> None:
 
 def test_none_takes_a_number_away_and_hides_the_llm() -> None:
     reads = PAPER.model_copy(update={"llm": "head", "rows_an_epoch": 4})
-    changed = with_settings(reads, ["freeze_after_epochs=none", "rows_an_epoch=none", "llm=none"])
+    changed = with_settings(
+        reads, ["freeze_after_epochs=none", "rows_an_epoch=none", "llm=none", "marks=none"]
+    )
+    assert changed.marks == "none"
     assert (changed.freeze_after_epochs, changed.rows_an_epoch, changed.llm) == (None, None, "none")
 
 
@@ -97,6 +100,7 @@ def test_none_takes_a_number_away_and_hides_the_llm() -> None:
         ("head_tokens=-1", "head_tokens: "),
         ("head_tokens=254", "head_tokens: leaves no room"),
         ("turns=2", "turns: "),
+        ("marks=colour", "marks: "),
         ("llm=body", "llm: "),
         ("rows_a_prompt=0", "rows_a_prompt: "),
         ("rows_a_prompt=2", "rows_a_prompt: more than 1 needs llm=head"),
