@@ -47,7 +47,7 @@ def split_by_prompt(
     adding data moves nothing from one part to another. A prompt that several conversations
     have stays where it is held out and is dropped from the rest.
     """
-    normal = _Normalised()
+    normal = Normalised()
 
     def part(draw: float) -> int:
         return 2 if draw < test_share else 1 if draw < test_share + validation_share else 0
@@ -78,12 +78,12 @@ def published_split(examples: Sequence[Example]) -> Split:
     assigned = sum(len(part) for part in parts)
     if not assigned:
         raise ValueError("no row has a `split`")
-    return replace(_apart(*parts, _Normalised()), unassigned=len(examples) - assigned)
+    return replace(_apart(*parts, Normalised()), unassigned=len(examples) - assigned)
 
 
 def pool_validation(split: Split, seed: int, share: float) -> Split:
     """Moves all but a `share` of the validation prompts (conversations) into train."""
-    normal = _Normalised()
+    normal = Normalised()
     groups = sorted({_group(each, normal) for each in split.validation})
     random.Random(seed).shuffle(groups)  # noqa: S311
     kept = set(groups[: round(share * len(groups))])
@@ -95,18 +95,18 @@ def pool_validation(split: Split, seed: int, share: float) -> Split:
 
 def add_to_train(split: Split, examples: Sequence[Example]) -> Split:
     """The split with more to train on; what the other parts hold of it is dropped, counted."""
-    grown = _apart([*split.train, *examples], split.validation, split.test, _Normalised())
+    grown = _apart([*split.train, *examples], split.validation, split.test, Normalised())
     return replace(grown, dropped=split.dropped + grown.dropped, unassigned=split.unassigned)
 
 
 def without_prompts(examples: Iterable[Example], held_out: Iterable[Prompt]) -> list[Example]:
     """The examples whose prompt is none of those held out (compared without case and spacing)."""
-    normal = _Normalised()
+    normal = Normalised()
     forbidden = {normal(prompt.text.prompt) for prompt in held_out}
     return [each for each in examples if normal(each.prompt.text.prompt) not in forbidden]
 
 
-class _Normalised:
+class Normalised:
     """Texts without case and spacing, each worked out once: many rows share a prompt."""
 
     def __init__(self) -> None:
@@ -122,10 +122,10 @@ def _group(example: Example, normal: Callable[[str], str]) -> str:
     """What stays together."""
     if example.conversation:
         return f"conversation {example.conversation} of {example.prompt.source}"
-    return _said(example.prompt, normal)
+    return said(example.prompt, normal)
 
 
-def _said(prompt: Prompt, normal: Callable[[str], str]) -> str:
+def said(prompt: Prompt, normal: Callable[[str], str]) -> str:
     """What makes two prompts the same: the last message that has any text.
 
     An agent's conversation can end in a call without a word.
@@ -144,12 +144,12 @@ def _apart(
     """Drops from train and validation what the test has, from train what validation has."""
 
     def unlike(examples: Sequence[Example], *held_out: Sequence[Example]) -> tuple[Example, ...]:
-        texts = {_said(each.prompt, normal) for part in held_out for each in part}
+        texts = {said(each.prompt, normal) for part in held_out for each in part}
         groups = {_group(each, normal) for part in held_out for each in part}
         return tuple(
             each
             for each in examples
-            if _said(each.prompt, normal) not in texts and _group(each, normal) not in groups
+            if said(each.prompt, normal) not in texts and _group(each, normal) not in groups
         )
 
     validation_left = unlike(validation, test)
