@@ -113,6 +113,7 @@ class Normalised:
         self._known: dict[str, str] = {}
 
     def __call__(self, text: str) -> str:
+        """The text in lower case, every run of white space one space."""
         if (found := self._known.get(text)) is None:
             found = self._known[text] = " ".join(text.lower().split())
         return found
