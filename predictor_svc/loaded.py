@@ -18,7 +18,14 @@ from numpy.typing import NDArray
 
 from predictor_svc.encoder import Encoder, PromptText, load_encoder
 from predictor_svc.model_dir import Manifest, ModelDir, ModelDirError, Precision, open_model_dir
-from predictor_svc.session import CUDA, Session, SessionError, SessionOptions, wanted_provider
+from predictor_svc.session import (
+    CUDA,
+    Session,
+    SessionError,
+    SessionOptions,
+    first_line,
+    wanted_provider,
+)
 
 PrecisionChoice = Literal["auto", "fp32", "fp16", "int8"]
 PROBE = (PromptText("Hello"), PromptText("Write an essay about the sea. " * 100))
@@ -80,7 +87,7 @@ def load(options: LoadOptions) -> LoadedModel:
             raise ModelRefused(str(error)) from error
         # Tokenizer and ONNX Runtime raise bare exceptions on files that they cannot read.
         if isinstance(error, Exception):
-            raise ModelRefused(f"{options.folder}: {_line(error)}") from error
+            raise ModelRefused(f"{options.folder}: {first_line(error)}") from error
         raise
 
 
@@ -138,7 +145,3 @@ def _check_outputs(folder: Path, loaded: LoadedModel, outputs: NDArray[np.floati
         )
     if not np.isfinite(outputs).all():
         raise ModelRefused(f"{folder}: the model gives outputs that are not finite")
-
-
-def _line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), "") or type(error).__name__

@@ -99,7 +99,7 @@ class Session:
                 for length in lengths:
                     self.run([[0] * length])
         except Exception as error:  # as in `_session`
-            raise SessionError(f"the model cannot be run: {_first_line(error)}") from error
+            raise SessionError(f"the model cannot be run: {first_line(error)}") from error
 
     def run(self, ids: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         """(n, width) outputs of n prompts, in their order; run in groups of similar length."""
@@ -185,7 +185,7 @@ def _session(graph: Path, options: SessionOptions, providers: list[Any]) -> Any:
     try:
         return onnxruntime.InferenceSession(graph, settings, providers=providers)
     except Exception as error:  # ONNX Runtime's exceptions share no public base
-        raise SessionError(f"{graph}: {_first_line(error)}") from error
+        raise SessionError(f"{graph}: {first_line(error)}") from error
 
 
 def _network(graph: Path, session: Any) -> Network:
@@ -195,5 +195,6 @@ def _network(graph: Path, session: Any) -> Network:
         raise SessionError(f"{graph}: {error}") from error
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+def first_line(error: Exception) -> str:
+    """What an exception of a library says, on one line."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__

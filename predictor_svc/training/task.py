@@ -37,6 +37,22 @@ class Task(Protocol[Kind]):
         """The output with what is read off held-back prompts: (n, width) and their lengths."""
 
 
+class Uncalibrated:
+    """For tasks whose output is complete before training."""
+
+    __slots__ = ()
+
+    def calibrated(
+        self,
+        output: Kind,
+        raw: Floats,  # noqa: ARG002
+        lengths: Sequence[Lengths],  # noqa: ARG002
+        seed: int,  # noqa: ARG002
+    ) -> Kind:
+        """The output as it is."""
+        return output
+
+
 def first_lengths(lengths: Sequence[Lengths]) -> Floats:
     """(n,) the first sample of each prompt: the one label that the SSJF paper learns from."""
     return np.array([each.tokens[0] for each in lengths], dtype=np.float64)

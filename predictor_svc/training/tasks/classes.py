@@ -14,15 +14,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from predictor_svc.lengths import Floats
 from predictor_svc.outputs import ClassesOutput, OrdinalOutput
 from predictor_svc.training.data import Lengths
-from predictor_svc.training.task import Targets, first_lengths
+from predictor_svc.training.task import Targets, Uncalibrated, first_lengths
 from predictor_svc.training.tasks.regression import Loss, distance
 
 
 @dataclass(frozen=True, slots=True)
-class Classes:
+class Classes(Uncalibrated):
     """Cross-entropy over classes."""
 
     percentiles: tuple[float, ...]
@@ -47,19 +46,9 @@ class Classes:
         losses = functional.cross_entropy(raw, targets["classes"], reduction="none")
         return (losses * targets["weights"]).sum() / targets["weights"].sum()
 
-    def calibrated(
-        self,
-        output: ClassesOutput,
-        raw: Floats,  # noqa: ARG002
-        lengths: Sequence[Lengths],  # noqa: ARG002
-        seed: int,  # noqa: ARG002
-    ) -> ClassesOutput:
-        """Nothing to calibrate."""
-        return output
-
 
 @dataclass(frozen=True, slots=True)
-class Ordinal:
+class Ordinal(Uncalibrated):
     """The class as a number, by L1 or squared error."""
 
     percentiles: tuple[float, ...]
@@ -78,16 +67,6 @@ class Ordinal:
     def loss(self, raw: Tensor, targets: Targets, output: OrdinalOutput) -> Tensor:  # noqa: ARG002
         """Mean absolute or squared error."""
         return distance(raw[:, 0], targets["classes"], self.loss_kind)
-
-    def calibrated(
-        self,
-        output: OrdinalOutput,
-        raw: Floats,  # noqa: ARG002
-        lengths: Sequence[Lengths],  # noqa: ARG002
-        seed: int,  # noqa: ARG002
-    ) -> OrdinalOutput:
-        """Nothing to calibrate."""
-        return output
 
 
 def class_limits(

@@ -10,16 +10,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from predictor_svc.lengths import Floats
 from predictor_svc.outputs import TokensOutput
 from predictor_svc.training.data import Lengths
-from predictor_svc.training.task import Targets, first_lengths
+from predictor_svc.training.task import Targets, Uncalibrated, first_lengths
 
 Loss = Literal["l1", "mse"]
 
 
 @dataclass(frozen=True, slots=True)
-class Regression:
+class Regression(Uncalibrated):
     """Tokens, as a plain number: the paper scales nothing, so neither does this."""
 
     loss_kind: Loss
@@ -36,16 +35,6 @@ class Regression:
     def loss(self, raw: Tensor, targets: Targets, output: TokensOutput) -> Tensor:  # noqa: ARG002
         """Mean absolute or squared error."""
         return distance(raw[:, 0], targets["labels"], self.loss_kind)
-
-    def calibrated(
-        self,
-        output: TokensOutput,
-        raw: Floats,  # noqa: ARG002
-        lengths: Sequence[Lengths],  # noqa: ARG002
-        seed: int,  # noqa: ARG002
-    ) -> TokensOutput:
-        """Nothing to calibrate."""
-        return output
 
 
 def distance(values: Tensor, labels: Tensor, kind: Loss) -> Tensor:
