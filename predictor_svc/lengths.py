@@ -26,7 +26,7 @@ class LengthBins:
 
     count: int
     top_tokens: int
-    """Where answers were cut when lengths were sampled."""
+    """Where the open bin begins."""
     beyond_tokens: int
     """What an answer in the open bin counts."""
 
@@ -45,6 +45,11 @@ class LengthBins:
     def values(self) -> Floats:
         """Tokens that each bin stands for, (count,): geometric middle, or `beyond_tokens`."""
         return _values(self)
+
+    @property
+    def log_points(self) -> Floats:
+        """Logarithms of the edges and of `beyond_tokens`, (count + 1,). Read-only."""
+        return _log_points(self)
 
     def position(self, tokens: Floats) -> Floats:
         """Fractional bin numbers: 0.5 is the middle of bin 0. Lengths below 1 count as 1."""
@@ -81,7 +86,7 @@ class LengthBins:
         rows = np.arange(len(below))[:, None]
         start, end = below[rows, bins], below[rows, bins + 1]
         share = np.minimum((levels - start) / (end - start), 1.0)
-        points = _points(self)
+        points = self.log_points
         found = np.exp(points[bins] + share * (points[bins + 1] - points[bins]))
         return np.asarray(np.minimum(np.maximum(found, 1.0), limits[:, None]))
 
@@ -113,8 +118,7 @@ def _values(bins: LengthBins) -> Floats:
 
 
 @lru_cache(maxsize=64)
-def _points(bins: LengthBins) -> Floats:
-    """Logarithms of the edges and of the top, (count + 1,)."""
+def _log_points(bins: LengthBins) -> Floats:
     return _fixed(np.log(np.append(_edges(bins), bins.beyond_tokens)))
 
 

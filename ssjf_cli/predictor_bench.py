@@ -18,13 +18,14 @@ import torch
 from tokenizers import Tokenizer
 
 from predictor_svc.encoder import PromptText, load_encoder
+from predictor_svc.loaded import choose_precision
 from predictor_svc.model_dir import (
     ModelDir,
     ModelDirError,
-    Precision,
     default_model_dir,
     open_model_dir,
 )
+from predictor_svc.session import CPU, CUDA
 from predictor_svc.training.backbone import BackboneMissing
 from predictor_svc.training.weights import load_trained, shipped_folder
 from ssjf.predictor.v1 import predictor_pb2, predictor_pb2_grpc
@@ -42,8 +43,6 @@ SATURATED_CALLS = 64
 BATCH = 32
 MAX_CLIENTS = 8
 INFO_TIMEOUT_S = 10.0
-CUDA = "CUDAExecutionProvider"
-CPU = "CPUExecutionProvider"
 # Each case has prompts of its own: none was seen before.
 CASE_PROMPTS = 1_000_000_000
 
@@ -104,7 +103,7 @@ def measure(options: BenchOptions, say: Say) -> dict[str, Any]:
     say("starting the predictor")
     with _predictor(options, model) as served:
         results = [*_load_cases(served, prompts, options, say)]
-    precision = _precision(model, served.provider)
+    precision = choose_precision("auto", served.provider, model.manifest)
     alone = {
         "onnxruntime": forward.bare_onnxruntime(model.graph(precision), served.provider),
         "pytorch_eager": _eager(eager_model.model, served.provider),
@@ -127,11 +126,6 @@ def _prompts(model: ModelDir, tokens: int) -> Prompts:
     return predictor_prompts.make(
         words, tokens, lambda text: len(encoder.encode([PromptText(text)])[0]), SEED
     )
-
-
-def _precision(model: ModelDir, provider: str) -> Precision:
-    """What the service runs by default."""
-    return "fp16" if provider == CUDA else model.manifest.cpu_precision
 
 
 @contextmanager
@@ -182,11 +176,8 @@ def _load_cases(
     }
     for number, (case, load) in enumerate(cases.items()):
         say(case)
-        yield _row(case, load, predictor_load.run(served.address, prompts, load, _first(number)))
-
-
-def _first(number: int) -> int:
-    return number * CASE_PROMPTS
+        first = number * CASE_PROMPTS
+        yield _row(case, load, predictor_load.run(served.address, prompts, load, first))
 
 
 def _row(case: str, load: Load, result: LoadResult) -> dict[str, Any]:

@@ -5,8 +5,6 @@ Options, table and files; the figures are `predictor_svc.training.evaluate`'s.
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -27,6 +25,7 @@ from ssjf_cli.predictor_options import (
     pick_device,
     progress_bar,
     read_data,
+    write_result,
 )
 
 if TYPE_CHECKING:
@@ -67,7 +66,6 @@ def evaluate(
     from predictor_svc.training.plots import plot_evaluation
     from predictor_svc.training.seen import unseen as never_trained_on
     from predictor_svc.training.weights import load_trained, shipped_folder
-    from ssjf_bench.provenance import provenance
 
     with failing_cleanly(DataError, ModelDirError, BackboneMissing, ValueError, OSError):
         examples = read_data(
@@ -86,9 +84,7 @@ def evaluate(
             )
         print_evaluation(evaluation)
         if json_file is not None:
-            json_file.parent.mkdir(parents=True, exist_ok=True)
-            content = evaluation.as_json() | provenance(["ssjf", *sys.argv[1:]])
-            json_file.write_text(json.dumps(content, indent=1) + "\n")
+            write_result(evaluation.as_json(), json_file)
         if plots is not None:
             plot_evaluation(evaluation, plots)
 

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-console = Console(stderr=True)
+from ssjf_cli.predictor_options import console, failing_cleanly
 
 
 class PrecisionName(StrEnum):
@@ -47,12 +46,11 @@ def export(
 
     folder = out or default_model_dir()
     chosen = [one for one in PRECISIONS if not precision or one in precision]
-    try:
-        with console.status("exporting the predictor"):
-            trained = load_trained(model or shipped_folder())
-            manifest = write(trained, folder, chosen)
-    except (ModelDirError, BackboneMissing, ParityError, OSError) as error:
-        console.print(f"ssjf predictor: {error}", style="red", markup=False, highlight=False)
-        raise typer.Exit(1) from None
+    with (
+        failing_cleanly(ModelDirError, BackboneMissing, ParityError, OSError),
+        console.status("exporting the predictor"),
+    ):
+        trained = load_trained(model or shipped_folder())
+        manifest = write(trained, folder, chosen)
     there = ", ".join(manifest.graphs)
     console.print(f"predictor {manifest.revision} ({there}) exported to {folder}", soft_wrap=True)

@@ -5,8 +5,10 @@ Knows no command. Called by `predictor`, `predictor_data` and `predictor_export`
 
 from __future__ import annotations
 
+import json
+import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -115,3 +117,12 @@ def pick_device(name: str) -> torch.device:
     if name == "cuda" and not has_cuda:
         raise typer.BadParameter("PyTorch finds no CUDA here", param_hint="--device")
     return torch.device("cuda" if has_cuda and name != "cpu" else "cpu")
+
+
+def write_result(figures: Mapping[str, object], path: Path) -> None:
+    """Figures, and where they come from, as a JSON file."""
+    from ssjf_bench.provenance import provenance
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {**figures, **provenance(["ssjf", *sys.argv[1:]])}
+    path.write_text(json.dumps(content, indent=1) + "\n")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -33,6 +32,7 @@ from ssjf_cli.predictor_options import (
     pick_device,
     progress_bar,
     read_data,
+    write_result,
 )
 
 if TYPE_CHECKING:
@@ -193,13 +193,14 @@ def _split(
         without_prompts,
     )
 
-    allowed = without_prompts(examples, read_prompts(hold_out))
+    held_out = read_prompts(hold_out)
+    allowed = without_prompts(examples, held_out)
     if split is SplitBy.published:
         parts = pool_validation(published_split(allowed), seed, validation_share)
     else:
         parts = split_by_prompt(allowed, seed, validation_share, test_share)
     if more:
-        parts = add_to_train(parts, without_prompts(more, read_prompts(hold_out)))
+        parts = add_to_train(parts, without_prompts(more, held_out))
     console.print(
         f"{len(parts.train)} rows to train, {len(parts.validation)} to validate, "
         f"{len(parts.test)} to test; {len(examples) - len(allowed)} held out by prompt, "
@@ -258,10 +259,6 @@ def _finish(run: Run, fitted: Fitted, parts: Split, out: Path) -> dict[str, Any]
 
 
 def _write(record: dict[str, Any], out: Path, json_file: Path | None) -> None:
-    from ssjf_bench.provenance import provenance
-
     (out / RECORD).write_text(json.dumps(record, indent=1) + "\n")
     if json_file is not None:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        full = record | provenance(["ssjf", *sys.argv[1:]])
-        json_file.write_text(json.dumps(full, indent=1) + "\n")
+        write_result(record, json_file)

@@ -24,7 +24,7 @@ from predictor_svc.model_dir import ModelConfig
 from predictor_svc.outputs import Output
 from predictor_svc.training import checkpoint
 from predictor_svc.training.backbone import load_backbone
-from predictor_svc.training.data import Example
+from predictor_svc.training.data import Example, Lengths
 from predictor_svc.training.evaluate import predict_raw, rank_correlation
 from predictor_svc.training.model import ProxyModel, ProxyShape
 from predictor_svc.training.options import TrainOptions
@@ -72,6 +72,14 @@ class Fitted:
     epochs: tuple[Epoch, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _HeldBack:
+    """The validation prompts, encoded, and their lengths."""
+
+    ids: list[list[int]]
+    lengths: list[Lengths]
+
+
 def train(
     run: Run,
     examples: Sequence[Example],
@@ -101,9 +109,13 @@ def train(
     loop = _Loop(model, run, output, tokens, task.targets(lengths, output))
     config = ModelConfig(task=run.task, llm=_llm_name(examples), input=encoder.form, output=output)
     signature = checkpoint.signature(run, config, [*examples, *validation])
-    epochs = _run_epochs(loop, run, config, signature, encoder, validation, on_step, on_epoch)
-    raw = predict_raw(model, encoder.encode([each.prompt.text for each in validation]))
-    output = task.calibrated(output, raw, [each.lengths for each in validation], run.seed)
+    held_back = _HeldBack(
+        encoder.encode([each.prompt.text for each in validation]),
+        [each.lengths for each in validation],
+    )
+    epochs = _run_epochs(loop, run, config, signature, held_back, on_step, on_epoch)
+    raw = predict_raw(model, held_back.ids)
+    output = task.calibrated(output, raw, held_back.lengths, run.seed)
     return Fitted(model.cpu().eval(), config.model_copy(update={"output": output}), epochs)
 
 
@@ -146,14 +158,11 @@ def _run_epochs(
     run: Run,
     config: ModelConfig,
     signature: str,
-    encoder: Encoder,
-    validation: Sequence[Example],
+    held_back: _HeldBack,
     on_step: OnStep,
     on_epoch: OnEpoch,
 ) -> tuple[Epoch, ...]:
     """Trains to the end and leaves the chosen epoch's weights in the model."""
-    held_back = encoder.encode([each.prompt.text for each in validation])
-    lengths = [each.lengths for each in validation]
     epochs: list[Epoch] = []
     best: dict[str, Tensor] = {}
     if run.resume and run.checkpoint is not None and run.checkpoint.exists():
@@ -164,7 +173,8 @@ def _run_epochs(
             on_epoch(epoch)
     for number in range(len(epochs) + 1, run.options.epochs + 1):
         loss = loop.run_epoch(number, on_step)
-        tau = rank_correlation(predict_raw(loop.model, held_back), config.output, lengths)
+        raw = predict_raw(loop.model, held_back.ids)
+        tau = rank_correlation(raw, config.output, held_back.lengths)
         epochs.append(Epoch(number, loss, tau))
         on_epoch(epochs[-1])
         if not run.options.keep_best_epoch or _is_best(epochs):

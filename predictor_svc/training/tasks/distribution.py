@@ -120,7 +120,7 @@ def level_of_samples(
     random place above the cut (randomised PIT, Czado, Gneiting and Held 2009, section 2).
     """
     draw = np.random.default_rng(seed)
-    points = np.log(np.append(output.bins.edges, output.beyond_tokens))
+    points = output.bins.log_points
     places = []
     for cumulative, each in zip(np.cumsum(softmax(raw), axis=1), lengths, strict=True):
         below = np.concatenate(([0.0], cumulative / cumulative[-1]))
