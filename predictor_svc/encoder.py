@@ -1,11 +1,9 @@
 """Prompt and earlier turns to token ids: what the proxy model reads of a conversation.
 
-Owns the input's form: the tail (SSJF paper, section 3: the end of the input says most
-about the answer) or head and tail, the separators between turns, and the LLM's name.
-Knows nothing of batches, grpc or ONNX. Called by the service, in a thread, and by
-training, so both see the same ids.
-
-    [CLS] (llm) (mark) turn [SEP] ... (mark) last message [SEP]
+Owns what of it is read: the tail (SSJF paper, section 3: the end of the input says most
+about the answer) or head and tail. What stands around the messages is `layouts`'. Knows
+nothing of batches, grpc or ONNX. Called by the service, in a thread, and by training, so
+both see the same ids.
 """
 
 from __future__ import annotations
@@ -14,22 +12,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 from tokenizers import Tokenizer
 
+from predictor_svc.layouts import (
+    FIRST_MARK,
+    BertSurroundings,
+    ChatSurroundings,
+    Layout,
+    Marks,
+    Surroundings,
+)
+
 # English has 4-5 characters a token. With four times that a tail is full in practice,
 # and a prompt of 1 MiB costs no more than one of 16 KiB.
 CHARACTERS_A_TOKEN = 20
-UNKNOWN_LLM = 0
-"""Number of the [unused…] token that stands for an LLM that training never saw."""
-FIRST_MARK = 900
-"""Number of the first [unused…] token that marks a message; LLMs have those below."""
-ROLES = ("user", "assistant", "system", "tool")
-LENGTH_CLASSES = 16
-"""Marks of a role: messages of 0, 1, 2-3, 4-7, … characters; the last is open."""
 
 
 class InputForm(BaseModel):
@@ -37,17 +37,20 @@ class InputForm(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    layout: Layout = "bert"
+    """What stands around the messages: BERT's markers, or a chat's."""
     max_tokens: int = Field(ge=8, le=8192)
     """Token ids at most, special ones included: the last ones of the conversation."""
     head_tokens: int = Field(default=0, ge=0)
     """Ids kept from its beginning where it is longer than `max_tokens` (SSJF paper: 128)."""
     turns: bool = True
     """Whether the turns before the last message are read."""
-    marks: Literal["none", "role", "role-length"] = "none"
+    marks: Marks = "none"
     """Whether a token before each message tells who wrote it, and also about how long it is
-    (powers of two of characters): how long the answers before were says much of the next."""
+    (powers of two of characters): how long the answers before were says much of the next.
+    A chat names who wrote each message, no more and no less: "role"."""
     llms: tuple[str, ...] = ()
-    """LLMs told apart, each by a token after [CLS]; others share one. Empty: no such token."""
+    """LLMs told apart, each by a token at a place of its own; others share one. Empty: none."""
 
     @pydantic.model_validator(mode="after")
     def _consistent(self) -> InputForm:
@@ -57,6 +60,8 @@ class InputForm(BaseModel):
             raise ValueError("llms: a name stands twice")
         if len(self.llms) >= FIRST_MARK:
             raise ValueError(f"llms: at most {FIRST_MARK - 1} have a token of their own")
+        if self.layout == "chat" and self.marks != "role":
+            raise ValueError("marks: a chat has those of its roles")
         return self
 
 
@@ -82,13 +87,12 @@ class PromptText:
 
 
 class _Message(NamedTuple):
-    mark: list[int]
-    """No token or one."""
+    opening: list[int]
     content: str
 
 
 class Encoder:
-    """Encodes with a WordPiece tokenizer, in one form."""
+    """Encodes with a model's own tokenizer, in one form."""
 
     def __init__(self, tokenizer: Tokenizer, form: InputForm) -> None:
         """Takes the tokenizer over: its own truncation and padding are switched off."""
@@ -96,48 +100,46 @@ class Encoder:
         tokenizer.no_padding()
         self._tokenizer = tokenizer
         self.form = form
-        self._first = _id_of(tokenizer, "[CLS]")
-        self._separator = _id_of(tokenizer, "[SEP]")
-        self.unknown_llm_token = _id_of(tokenizer, f"[unused{UNKNOWN_LLM}]")
-        self._llms = {
-            name: _id_of(tokenizer, f"[unused{number}]")
-            for number, name in enumerate(form.llms, start=UNKNOWN_LLM + 1)
-        }
+        self._around = _surroundings(tokenizer, form)
 
-        self._marks = {
-            role: [
-                _id_of(tokenizer, f"[unused{FIRST_MARK + number * LENGTH_CLASSES + length}]")
-                for length in range(LENGTH_CLASSES)
-            ]
-            for number, role in enumerate(ROLES)
-            if form.marks != "none"
-        }
+    @property
+    def llm_position(self) -> int:
+        """Where a row has its LLM's token, if LLMs are told apart."""
+        return self._around.llm_position
 
     @property
     def llm_tokens(self) -> tuple[int, ...]:
         """Token ids of the LLMs that have one of their own, in the form's order."""
-        return tuple(self._llms.values())
+        return tuple(self._around.llm_tokens.values())
+
+    @property
+    def unknown_llm_token(self) -> int:
+        """Token id of every other LLM."""
+        return self._around.unknown_llm_token
+
+    @property
+    def hidden_llm_token(self) -> int:
+        """What a backbone reads in the LLM's place that is not to know it."""
+        if self.form.layout == "chat":
+            return self._around.closing[-1]
+        return self.unknown_llm_token
 
     def encode(self, texts: Sequence[PromptText]) -> list[list[int]]:
         """Ids of each text, at most `form.max_tokens` of them."""
-        prefixes = self._prefixes(texts)
         messages = [self._messages(text) for text in texts]
         contents = [message.content for message in chain.from_iterable(messages)]
         ids = iter(self._ids(contents))
         return [
-            self._cut(prefix, [[*message.mark, *next(ids)] for message in group])
-            for prefix, group in zip(prefixes, messages, strict=True)
+            self._cut(
+                self._around.prefix(text.llm),
+                [[*message.opening, *next(ids)] for message in group],
+            )
+            for text, group in zip(texts, messages, strict=True)
         ]
 
     def _ids(self, texts: list[str]) -> list[list[int]]:
         encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
-
-    def _prefixes(self, texts: Sequence[PromptText]) -> list[list[int]]:
-        """What stands before the conversation: [CLS] and the LLM."""
-        if not self.form.llms:
-            return [[self._first]] * len(texts)
-        return [[self._first, self._llms.get(text.llm, self.unknown_llm_token)] for text in texts]
 
     def _messages(self, text: PromptText) -> list[_Message]:
         """The messages, oldest first, that can have a token in the head or the tail."""
@@ -170,19 +172,15 @@ class Encoder:
         return kept
 
     def _message(self, role: str, content: str) -> _Message:
-        """The message with its mark, if there are any."""
-        if self.form.marks == "none":
-            return _Message([], content)
-        known = role if role in ROLES else "user"
-        length = min(len(content).bit_length(), LENGTH_CLASSES - 1)
-        return _Message([self._marks[known][length * (self.form.marks == "role-length")]], content)
+        return _Message(self._around.opening(role, content), content)
 
     def _cut(self, prefix: list[int], messages: list[list[int]]) -> list[int]:
-        """Messages with [SEP] between them, cut to head and tail."""
+        """Messages with what ends each, cut to head and tail."""
         joined: list[int] = []
         for ids in messages:
             joined += ids
-            joined.append(self._separator)
+            joined += self._around.closing
+        joined += self._around.ending
         room = self.form.max_tokens - len(prefix)
         if len(joined) <= room:
             return prefix + joined
@@ -195,8 +193,7 @@ def load_encoder(tokenizer_file: Path, form: InputForm) -> Encoder:
     return Encoder(Tokenizer.from_file(str(tokenizer_file)), form)
 
 
-def _id_of(tokenizer: Tokenizer, token: str) -> int:
-    found = tokenizer.token_to_id(token)
-    if found is None:
-        raise ValueError(f"the tokenizer has no {token} token")
-    return found
+def _surroundings(tokenizer: Tokenizer, form: InputForm) -> Surroundings:
+    if form.layout == "chat":
+        return ChatSurroundings(tokenizer, form.llms)
+    return BertSurroundings(tokenizer, form.llms, form.marks)

@@ -106,7 +106,7 @@ def train(
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     import torch
 
-    from predictor_svc.training.backbone import BackboneMissing, packaged_folder
+    from predictor_svc.training.backbone import BackboneMissing, backbone_folder
     from predictor_svc.training.data import DataError
     from predictor_svc.training.options import RECIPES, with_settings
     from predictor_svc.training.seen import save_seen
@@ -135,7 +135,7 @@ def train(
             options,
             seed,
             pick_device(device),
-            packaged_folder(),
+            backbone_folder(options.backbone),
             out / CHECKPOINT,
             resume,
         )

@@ -1,6 +1,6 @@
-"""The backbone in ONNX Runtime's fused operators, for export alone.
+"""A BERT backbone in ONNX Runtime's fused operators, for export alone.
 
-Owns which of them compute what a `Backbone` computes: EmbedLayerNormalization, Attention,
+Owns which of them compute what a `BertEncoder` computes: EmbedLayerNormalization, Attention,
 SkipLayerNormalization and BiasGelu (domain com.microsoft), which the CPU and CUDA
 providers run as one kernel each. PyTorch traces them as symbols, so the head around them
 is exported as it is written. Built directly rather than by pattern matching, which breaks
@@ -15,20 +15,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from predictor_svc.training.backbone import Backbone, Layer
+from predictor_svc.training.bert import BertEncoder, Layer
 
-# The same that `Backbone` adds where there is padding.
+# The same that `BertEncoder` adds where there is padding.
 MASKED = -10000.0
 Shape = Sequence[int | torch.SymInt]
 
 
 class FusedBackbone(nn.Module):
-    """Takes the place of a `Backbone` whose adapters are merged, in a model to be exported.
+    """Takes the place of a `BertEncoder` whose adapters are merged, in a model to be exported.
 
     Computes in `dtype` and gives float32: pooling and head cost nothing and stay exact.
     """
 
-    def __init__(self, backbone: Backbone, dtype: torch.dtype, for_cpu: bool = False) -> None:
+    def __init__(self, backbone: BertEncoder, dtype: torch.dtype, for_cpu: bool = False) -> None:
         """`for_cpu` takes for every operator the one that is fastest there."""
         super().__init__()
         self.epsilon = backbone.shape.epsilon

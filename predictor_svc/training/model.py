@@ -12,11 +12,13 @@ from typing import Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
+from torch.nn import functional
 
-from predictor_svc.training.backbone import Backbone
+from predictor_svc.training.adapted import Backbone
 
 LLM_POSITION = 1
-"""Where the encoder puts the LLM's token: after [CLS]."""
+"""Where the encoder of BERT's form puts the LLM's token: after [CLS]."""
+Pooling = Literal["mean", "cls", "last-mean"]
 
 
 class ProxyShape(BaseModel):
@@ -24,19 +26,23 @@ class ProxyShape(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    backbone: str = "minilm"
+    """Name of a packaged backbone, or the folder of another."""
     outputs: int = Field(ge=1)
     layers: int = Field(default=6, ge=1)
     """Backbone layers used, from the first."""
     adapter_rank: int = Field(default=0, ge=0)
     """Rank of the adapters over a frozen backbone; 0 trains the backbone itself."""
-    pooling: Literal["mean", "cls"] = "mean"
-    """Mean over the tokens, or the first token's state."""
+    pooling: Pooling = "mean"
+    """Mean over the tokens; the first token's state; or the last one's beside the mean."""
     head: Literal["normed", "ssjf"] = "normed"
     """LayerNorm, dropout and one hidden layer; or the two of the SSJF paper's code."""
     hidden: int = Field(default=256, ge=1)
     """Width of the head's hidden layers."""
     llm_tokens: tuple[int, ...] = ()
     """Token ids of the LLMs that the head tells apart; empty where it is told none."""
+    llm_position: int = LLM_POSITION
+    """Where in a row the LLM's token stands."""
     llm_seen_as: int | None = None
     """What the backbone reads in the LLM's place: one token for all; none: the LLM's own. With
     one for all, a prompt's pooled state is the same for every LLM."""
@@ -61,7 +67,7 @@ class NormedHead(nn.Module):
     def forward(self, pooled: Tensor, llm: Tensor | None) -> Tensor:
         """(batch, width), and the LLMs' numbers (batch,) if they are told apart, to outputs."""
         inner = self.inner(self.dropout(self.norm(pooled)))
-        inner = self.dropout(nn.functional.gelu(inner))
+        inner = self.dropout(functional.gelu(inner))
         outputs: Tensor = self.outer(inner)
         if llm is None or self.llm_weight is None or self.llm_bias is None:
             return outputs
@@ -113,33 +119,43 @@ class ProxyModel(nn.Module):
         backbone.set_dropout(dropout)
         if shape.adapter_rank:
             backbone.adapt(shape.adapter_rank)
-        width = backbone.shape.width
+        width = backbone.width * (2 if shape.pooling == "last-mean" else 1)
         self.head = (
             SsjfHead(width, shape) if shape.head == "ssjf" else NormedHead(width, shape, dropout)
         )
         if shape.llm_tokens:
-            index = torch.zeros(backbone.shape.vocabulary, dtype=torch.int64)
+            index = torch.zeros(backbone.vocabulary, dtype=torch.int64)
             index[list(shape.llm_tokens)] = torch.arange(1, len(shape.llm_tokens) + 1)
             self.register_buffer("llm_index", index, persistent=False)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """(batch, length) integers each, mask 1 on real tokens, to (batch, outputs)."""
         pooled = self.pooled(self.backbone(self.seen(input_ids), attention_mask), attention_mask)
-        return self.outputs(pooled, input_ids[:, LLM_POSITION] if self.shape.llm_tokens else None)
+        llm = input_ids[:, self.shape.llm_position] if self.shape.llm_tokens else None
+        return self.outputs(pooled, llm)
 
     def seen(self, input_ids: Tensor) -> Tensor:
         """What the backbone reads of the ids."""
         if self.shape.llm_seen_as is None:
             return input_ids
-        places = torch.arange(input_ids.shape[1], device=input_ids.device)
-        return input_ids.masked_fill(places == LLM_POSITION, self.shape.llm_seen_as)
+        place = self.shape.llm_position
+        # Of slices alone: nothing that an exported graph would have to compute on the CPU.
+        seen_as = torch.full_like(input_ids[:, :1], self.shape.llm_seen_as)
+        return torch.cat((input_ids[:, :place], seen_as, input_ids[:, place + 1 :]), dim=1)
 
     def pooled(self, states: Tensor, attention_mask: Tensor) -> Tensor:
-        """The backbone's states, (batch, length, width), to one (batch, width)."""
+        """The backbone's states, (batch, length, width), to one (batch, width or twice that)."""
         if self.shape.pooling == "cls":
             return states[:, 0]
-        weights = attention_mask.unsqueeze(-1).to(states.dtype)
-        return (states * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1.0)
+        mask = attention_mask.to(states.dtype)
+        weights = mask.unsqueeze(-1)
+        mean = (states * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1.0)
+        if self.shape.pooling == "mean":
+            return mean
+        # 1 on the last real token: where the mask ends.
+        is_last = mask - functional.pad(mask[:, 1:], (0, 1))
+        last = (states * is_last.unsqueeze(-1)).sum(dim=1)
+        return torch.cat((last, mean), dim=1)
 
     def outputs(self, pooled: Tensor, llm_tokens: Tensor | None) -> Tensor:
         """(batch, width) and, where LLMs are told apart, their tokens (batch,), to outputs."""

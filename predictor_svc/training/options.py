@@ -12,6 +12,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from predictor_svc.layouts import Marks
+from predictor_svc.training.model import Pooling
 from predictor_svc.training.tasks import TASKS
 
 
@@ -37,19 +39,24 @@ class TrainOptions(BaseModel):
     keep_best_epoch: bool = True
     """The epoch with the best validation tau-b, or the last one."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
+    """In the head and, but for decoders, which know none, in the backbone's layers."""
     clip_norm: float | None = Field(default=1.0, gt=0)
-    layers: int = Field(default=6, ge=1)
+    backbone: str = "minilm"
+    """Of those packaged (minilm, smollm2), or a folder with a BERT or Llama model."""
+    layers: int | None = Field(default=None, ge=1)
+    """Backbone layers used, from the first; none: all."""
     adapter_rank: int = Field(default=0, ge=0)
     """Rank of adapters over a frozen backbone; 0 fine-tunes the backbone itself."""
-    pooling: Literal["mean", "cls"] = "mean"
+    pooling: Pooling = "mean"
     head: Literal["normed", "ssjf"] = "normed"
     hidden: int = Field(default=256, ge=1)
     max_tokens: int = Field(default=256, ge=8, le=512)
     head_tokens: int = Field(default=0, ge=0)
     turns: bool = True
     """Multi-round: the turns before the last message are read, too."""
-    marks: Literal["none", "role", "role-length"] = "none"
-    """Whether a token before each message tells its role, or its role and length."""
+    marks: Marks = "none"
+    """Whether a token before each message tells its role, or its role and length. What a
+    chat model reads names the roles in any case."""
     llm: Literal["none", "token", "head"] = "none"
     """Where the LLM's name is read: nowhere, by the whole network, or by the head alone."""
     rows_a_prompt: int = Field(default=1, ge=1)
@@ -142,6 +149,23 @@ RECIPES: dict[str, Recipe] = {
             marks="role-length",
         ),
         "for many LLMs, told apart by name: the whole backbone is fine-tuned",
+    ),
+    "distribution-llms-smollm2": Recipe(
+        "distribution",
+        TrainOptions(
+            backbone="smollm2",
+            llm="head",
+            llm_dropout=0.1,
+            rows_a_prompt=16,
+            rows_an_epoch=16,
+            batch_size=32,
+            epochs=4,
+            learning_rate=5e-5,
+            pooling="last-mean",
+            max_tokens=512,
+            head_tokens=128,
+        ),
+        "the same on a small LLM, SmolLM2-135M: better, and six times the work",
     ),
 }
 

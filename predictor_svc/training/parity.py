@@ -41,7 +41,7 @@ class Reference:
     def __init__(self, model: ProxyModel, output: Output, max_tokens: int) -> None:
         """Runs the model: in evaluation mode, on the CPU, in float32."""
         draw = np.random.default_rng(0)
-        words = model.backbone.shape.vocabulary
+        words = model.backbone.vocabulary
         self._output = output
         self._batches = [
             pad([draw.integers(0, words, size=min(n, max_tokens)).tolist() for n in lengths])

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from predictor_svc.encoder import Encoder, PromptText
-from predictor_svc.training.model import LLM_POSITION
 from predictor_svc.training.options import TrainOptions
 
 WIDTH_STEP = 16
@@ -45,12 +44,13 @@ class TokenRows:
     """n encoded prompts."""
 
     ids: Tensor
-    """(n, longest) int16 on the device, padded with 0."""
+    """(n, longest) on the device, padded with 0: int16 where the vocabulary allows, or int32."""
     lengths: NDArray[np.int64]
     """(n,) tokens of each."""
     groups: tuple[tuple[int, ...], ...]
     """Rows that differ in nothing but the LLM."""
     unknown_llm_token: int
+    llm_position: int
 
     def tensors(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """(encoded, width) ids and mask, and (rows,) LLM tokens; int64."""
@@ -60,12 +60,12 @@ class TokenRows:
         ids = self.ids[torch.tensor(batch.encoded, device=device), :width].long()
         places = torch.arange(width, device=device)
         mask = (places < torch.tensor(lengths, device=device)[:, None]).long()
-        llms = self.ids[torch.tensor(batch.rows, device=device), LLM_POSITION].long()
+        llms = self.ids[torch.tensor(batch.rows, device=device), self.llm_position].long()
         if any(batch.hidden):
             hidden = torch.tensor(batch.hidden, device=device)
             llms = llms.masked_fill(hidden, self.unknown_llm_token)
         if len(batch.encoded) == len(batch.rows) and any(batch.hidden):
-            ids[:, LLM_POSITION] = llms
+            ids[:, self.llm_position] = llms
         return ids, mask, llms
 
     def batch_count(self, options: TrainOptions) -> int:
@@ -78,9 +78,11 @@ def tokenize(encoder: Encoder, texts: Sequence[PromptText], device: torch.device
     """All prompts, encoded and padded."""
     encoded = encoder.encode(texts)
     lengths = np.array([len(row) for row in encoded])
-    padded = np.zeros((len(encoded), max(int(lengths.max()), LLM_POSITION + 1)), dtype=np.int16)
+    shape = (len(encoded), max(int(lengths.max()), encoder.llm_position + 1))
+    highest = max(max(row) for row in encoded)
+    padded = np.zeros(shape, dtype=np.int16 if highest <= np.iinfo(np.int16).max else np.int32)
     groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
-    start = LLM_POSITION + 1 if encoder.form.llms else 0
+    start = encoder.llm_position + 1 if encoder.form.llms else 0
     for row, ids in enumerate(encoded):
         padded[row, : len(ids)] = ids
         groups[tuple(ids[start:])].append(row)
@@ -89,6 +91,7 @@ def tokenize(encoder: Encoder, texts: Sequence[PromptText], device: torch.device
         lengths,
         tuple(tuple(each) for each in groups.values()),
         encoder.unknown_llm_token,
+        encoder.llm_position,
     )
 
 

@@ -20,10 +20,12 @@ import torch
 from torch import Tensor, nn
 
 from predictor_svc.encoder import Encoder, InputForm, load_encoder
+from predictor_svc.layouts import Layout
 from predictor_svc.model_dir import ModelConfig
 from predictor_svc.outputs import Output
 from predictor_svc.training import checkpoint
-from predictor_svc.training.backbone import load_backbone
+from predictor_svc.training.adapted import Backbone
+from predictor_svc.training.backbone import layout_of, load_backbone
 from predictor_svc.training.data import Example, Lengths
 from predictor_svc.training.evaluate import predict_raw, rank_correlation
 from predictor_svc.training.model import ProxyModel, ProxyShape
@@ -51,7 +53,7 @@ class Run:
     seed: int
     device: torch.device
     backbone: Path
-    """Folder of the packaged backbone."""
+    """Folder of the backbone that the options name."""
     checkpoint: Path | None = None
     """Written after every epoch; None: never."""
     resume: bool = False
@@ -101,10 +103,11 @@ def train(
     task, options = TASKS[run.task], run.options
     lengths = [example.lengths for example in examples]
     output = task.output(lengths)
-    encoder = load_encoder(run.backbone / "tokenizer.json", input_form(options, examples))
-    model = ProxyModel(
-        load_backbone(run.backbone), proxy_shape(options, output, encoder), options.dropout
-    ).to(run.device)
+    form = input_form(options, examples, layout_of(run.backbone))
+    encoder = load_encoder(run.backbone / "tokenizer.json", form)
+    backbone = load_backbone(run.backbone)
+    shape = proxy_shape(options, output, encoder, backbone)
+    model = ProxyModel(backbone, shape, options.dropout).to(run.device)
     tokens = tokenize(encoder, [example.prompt.text for example in examples], run.device)
     loop = _Loop(model, run, output, tokens, task.targets(lengths, output))
     config = ModelConfig(task=run.task, llm=_llm_name(examples), input=encoder.form, output=output)
@@ -125,31 +128,52 @@ def make_deterministic(seed: int) -> None:
     torch.use_deterministic_algorithms(mode=True)
 
 
-def input_form(options: TrainOptions, examples: Sequence[Example]) -> InputForm:
-    """What the network will read. Raises ValueError where it is to read LLMs that no row names."""
+def input_form(
+    options: TrainOptions, examples: Sequence[Example], layout: Layout = "bert"
+) -> InputForm:
+    """What the network will read.
+
+    Raises ValueError where it is to read LLMs that no row names, or what its form cannot say.
+    """
     llms = sorted({example.model for example in examples if example.model})
     if options.llm != "none" and not llms:
         raise ValueError(f"llm={options.llm}: no row names its LLM")
+    if layout == "chat":
+        _check_chat(options)
     return InputForm(
+        layout=layout,
         max_tokens=options.max_tokens,
         head_tokens=options.head_tokens,
         turns=options.turns,
-        marks=options.marks,
+        marks="role" if layout == "chat" else options.marks,
         llms=tuple(llms) if options.llm != "none" else (),
     )
 
 
-def proxy_shape(options: TrainOptions, output: Output, encoder: Encoder) -> ProxyShape:
+def _check_chat(options: TrainOptions) -> None:
+    if options.llm == "token":
+        raise ValueError("llm=token: a decoder has no tokens to spare; llm=head tells LLMs apart")
+    if options.marks == "role-length":
+        raise ValueError("marks=role-length: a decoder reads roles as it knows them, no marks")
+    if options.pooling == "cls":
+        raise ValueError("pooling=cls: a decoder's first token has seen nothing; use last-mean")
+
+
+def proxy_shape(
+    options: TrainOptions, output: Output, encoder: Encoder, backbone: Backbone
+) -> ProxyShape:
     """What the network will be."""
     return ProxyShape(
+        backbone=options.backbone,
         outputs=output.width,
-        layers=options.layers,
+        layers=min(options.layers or len(backbone.layers), len(backbone.layers)),
         adapter_rank=options.adapter_rank,
         pooling=options.pooling,
         head=options.head,
         hidden=options.hidden,
         llm_tokens=encoder.llm_tokens,
-        llm_seen_as=encoder.unknown_llm_token if options.llm == "head" else None,
+        llm_position=encoder.llm_position,
+        llm_seen_as=encoder.hidden_llm_token if options.llm == "head" else None,
     )
 
 

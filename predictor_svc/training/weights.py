@@ -1,4 +1,4 @@
-"""What is shipped of a trained model: over a packaged backbone.
+"""What is kept of a trained model: what training changed of its backbone, and the head.
 
 Owns the two files, `weights.safetensors` (fp16) and `config.json`, their reading, and
 the revision that names them. Called by `train`, `evaluate` and `export`.
@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from predictor_svc.model_dir import ModelConfig, ModelDirError, read_json
-from predictor_svc.training.backbone import load_backbone, packaged_folder
+from predictor_svc.training.backbone import backbone_folder, load_backbone
 from predictor_svc.training.model import ProxyModel, ProxyShape
 
 WEIGHTS = "weights.safetensors"
@@ -51,13 +51,12 @@ def save_weights(model: ProxyModel, config: ModelConfig, folder: Path) -> None:
     (folder / CONFIG).write_text(config.model_dump_json(indent=1) + "\n")
 
 
-def load_trained(folder: Path, backbone_folder: Path | None = None) -> Trained:
-    """The packaged backbone with the folder's weights over it.
+def load_trained(folder: Path, backbone: Path | None = None) -> Trained:
+    """The backbone that the weights name, or that in the folder `backbone`, with them over it.
 
     Raises ModelDirError where a file is missing, broken, or of another backbone.
     """
     config = read_json(folder / CONFIG, ModelConfig)
-    backbone_folder = backbone_folder or packaged_folder()
     path = folder / WEIGHTS
     try:
         with safe_open(path, framework="pt") as file:
@@ -65,15 +64,16 @@ def load_trained(folder: Path, backbone_folder: Path | None = None) -> Trained:
             tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise ModelDirError(f"{path}: {error}") from error
-    model = ProxyModel(load_backbone(backbone_folder), shape)
+    backbone = backbone or backbone_folder(shape.backbone)
+    model = ProxyModel(load_backbone(backbone), shape)
     wanted = model.trained_parameters()
     if {name: value.shape for name, value in wanted.items()} != {
         name: value.shape for name, value in tensors.items()
     }:
-        raise ModelDirError(f"{path}: its tensors do not fit the backbone in {backbone_folder}")
+        raise ModelDirError(f"{path}: its tensors do not fit the backbone in {backbone}")
     model.load_state_dict(tensors, strict=False)
     model.eval()
-    return Trained(model, config, revision(folder), backbone_folder / "tokenizer.json")
+    return Trained(model, config, revision(folder), backbone / "tokenizer.json")
 
 
 def revision(folder: Path) -> str:

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from predictor_svc.training import backbone as backbones
+from predictor_svc.training.adapted import AdaptedLinear
 from predictor_svc.training.backbone import (
-    AdaptedLinear,
     BackboneMissing,
+    Packaged,
     load_backbone,
     packaged_folder,
 )
@@ -65,6 +66,7 @@ def test_only_adapters_and_norms_are_trained(tiny_backbone: Path) -> None:
 
 
 def test_a_missing_package_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backbones, "PACKAGE", "no_such_package_here")
+    missing = Packaged("no_such_package_here", lambda folder: folder)
+    monkeypatch.setitem(backbones.PACKAGED, "minilm", missing)
     with pytest.raises(BackboneMissing, match="requirements-models"):
         packaged_folder()

@@ -17,7 +17,7 @@ import torch
 from predictor_svc.encoder import InputForm
 from predictor_svc.model_dir import MANIFEST, TOKENIZER, ModelConfig, Precision, open_model_dir
 from predictor_svc.training import graphs
-from predictor_svc.training.backbone import Backbone, BertShape
+from predictor_svc.training.bert import BertEncoder, BertShape
 from predictor_svc.training.export import PRECISIONS, ParityError, export
 from predictor_svc.training.model import ProxyModel, ProxyShape, pad
 from predictor_svc.training.weights import Trained
@@ -32,7 +32,7 @@ def random_model(folder: Path, seed: int = 0, **shape: Any) -> Trained:
     """A network whose weights, adapters and LLM table included, are all random."""
     torch.manual_seed(seed)
     proxy = ProxyShape(outputs=DISTRIBUTION.width, layers=LAYERS, hidden=16, **shape)
-    model = ProxyModel(Backbone(BACKBONE), proxy)
+    model = ProxyModel(BertEncoder(BACKBONE), proxy)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.2)
