@@ -118,11 +118,9 @@ class Encoder:
         return self._around.unknown_llm_token
 
     @property
-    def hidden_llm_token(self) -> int:
+    def unread_llm_token(self) -> int:
         """What a backbone reads in the LLM's place that is not to know it."""
-        if self.form.layout == "chat":
-            return self._around.closing[-1]
-        return self.unknown_llm_token
+        return self._around.unread_llm_token
 
     def encode(self, texts: Sequence[PromptText]) -> list[list[int]]:
         """Ids of each text, at most `form.max_tokens` of them."""

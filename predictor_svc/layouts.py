@@ -37,6 +37,9 @@ class Surroundings(Protocol):
     llm_tokens: Mapping[str, int]
     """Of the LLMs that are told apart."""
     unknown_llm_token: int
+    """Of all other LLMs."""
+    unread_llm_token: int
+    """What a backbone reads in the LLM's place that is not to know it."""
     closing: Sequence[int]
     """What ends a message."""
     ending: Sequence[int]
@@ -52,13 +55,16 @@ class Surroundings(Protocol):
 class BertSurroundings:
     """WordPiece's markers; LLMs and marks are [unused…] tokens, whose vectors are learnt."""
 
-    llm_position = 1
-    ending = ()
+    llm_position: int = 1
+    llm_tokens: Mapping[str, int]
+    closing: Sequence[int]
+    ending: Sequence[int] = ()
 
     def __init__(self, tokenizer: Tokenizer, llms: Sequence[str], marks: Marks) -> None:
         self._first = id_of(tokenizer, "[CLS]")
         self.closing = (id_of(tokenizer, "[SEP]"),)
         self.unknown_llm_token = id_of(tokenizer, f"[unused{UNKNOWN_LLM}]")
+        self.unread_llm_token = self.unknown_llm_token
         self.llm_tokens = {
             name: id_of(tokenizer, f"[unused{number}]")
             for number, name in enumerate(llms, start=UNKNOWN_LLM + 1)
@@ -90,7 +96,10 @@ class BertSurroundings:
 class ChatSurroundings:
     """ChatML, the form in which SmolLM2 and many others were taught to answer."""
 
-    llm_position = 0
+    llm_position: int = 0
+    llm_tokens: Mapping[str, int]
+    closing: Sequence[int]
+    ending: Sequence[int]
 
     def __init__(self, tokenizer: Tokenizer, llms: Sequence[str]) -> None:
         start, end = (id_of(tokenizer, name) for name in ("<|im_start|>", "<|im_end|>"))
@@ -100,7 +109,7 @@ class ChatSurroundings:
         def ids(text: str) -> list[int]:
             return list(tokenizer.encode(text, add_special_tokens=False).ids)
 
-        self._start = start
+        self.unread_llm_token = start
         self._openings = {role: ids(f"{role}\n") for role in ROLES}
         self.closing = (end, *ids("\n"), start)
         self.ending = self._openings["assistant"]
@@ -110,7 +119,7 @@ class ChatSurroundings:
     def prefix(self, llm: str) -> list[int]:
         """The first message's <|im_start|>, or the LLM's number in its place."""
         if not self.llm_tokens:
-            return [self._start]
+            return [self.unread_llm_token]
         return [self.llm_tokens.get(llm, self.unknown_llm_token)]
 
     def opening(self, role: str, content: str) -> list[int]:  # noqa: ARG002

@@ -31,7 +31,10 @@ def export(
     ] = None,
     precision: Annotated[
         list[PrecisionName] | None,
-        typer.Option(help="Of a graph; repeatable. By default all: GPUs run fp16, CPUs int8."),
+        typer.Option(
+            help="Of a graph; repeatable. By default all that the model can have: "
+            "GPUs run fp16, CPUs int8 or fp32."
+        ),
     ] = None,
 ) -> None:
     """Writes the served model: packaged backbone and weights to one ONNX file a precision.
@@ -45,9 +48,9 @@ def export(
     from predictor_svc.training.weights import load_trained, shipped_folder
 
     folder = out or default_model_dir()
-    chosen = [one for one in PRECISIONS if not precision or one in precision]
+    chosen = [one for one in PRECISIONS if one in precision] if precision else None
     with (
-        failing_cleanly(ModelDirError, BackboneMissing, ParityError, OSError),
+        failing_cleanly(ModelDirError, BackboneMissing, ParityError, ValueError, OSError),
         console.status("exporting the predictor"),
     ):
         trained = load_trained(model or shipped_folder())

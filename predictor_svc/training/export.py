@@ -12,31 +12,35 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
 
 import torch
 
 from predictor_svc.model_dir import MANIFEST, TOKENIZER, Manifest, Precision, StoredFile, sha256
 from predictor_svc.training import graphs
+from predictor_svc.training.graphs import PRECISIONS
 from predictor_svc.training.parity import ParityError, Reference
 from predictor_svc.training.weights import Trained
 
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 FLOATS: dict[Precision, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16}
 # Measured with MiniLM-L6 at 128 tokens on two cores with VNNI: int8 takes half the time of
 # fp32 and ranks as well (docs/predictor.md); CPUs compute fp16 by way of fp32.
 CPU_PREFERENCE: tuple[Precision, ...] = ("int8", "fp32", "fp16")
 
 
-def export(trained: Trained, out: Path, precisions: Sequence[Precision] = PRECISIONS) -> Manifest:
+def export(trained: Trained, out: Path, precisions: Sequence[Precision] | None = None) -> Manifest:
     """Writes the model, its adapters merged, to the folder `out`; returns the manifest.
 
-    One file a precision. Files are replaced one by one, the manifest last, each by a rename;
-    graphs that it does not name are removed. Raises ParityError, with `out` untouched,
-    where a graph is wrong, and ValueError for no precisions.
+    One file a precision, by default each that the model can have. Files are replaced one by
+    one, the manifest last, each by a rename; graphs that it does not name are removed. Raises
+    ParityError, with `out` untouched, where a graph is wrong, and ValueError for no precisions or
+    one that the model cannot have.
     """
+    possible = graphs.precisions_of(trained.model)
+    precisions = possible if precisions is None else precisions
     if not precisions:
         raise ValueError("precisions: at least one")
+    if not set(precisions) <= set(possible):
+        raise ValueError(f"precisions: of this model there are {', '.join(possible)}")
     trained.model.eval()
     trained.model.backbone.merge()
     out.mkdir(parents=True, exist_ok=True)

@@ -34,10 +34,10 @@ class FusedBackbone(nn.Module):
         self.epsilon = backbone.shape.epsilon
         # The one segment there is goes into the positions.
         positions = backbone.positions.weight + backbone.segment
-        self.words = _fixed(backbone.words.weight, dtype)
-        self.positions = _fixed(positions, dtype)
-        self.gamma = _fixed(backbone.norm.weight, dtype)
-        self.beta = _fixed(backbone.norm.bias, dtype)
+        self.words = fixed(backbone.words.weight, dtype)
+        self.positions = fixed(positions, dtype)
+        self.gamma = fixed(backbone.norm.weight, dtype)
+        self.beta = fixed(backbone.norm.bias, dtype)
         self.layers = nn.ModuleList(
             (CpuLayer if for_cpu else FusedLayer)(layer, self.epsilon, dtype)
             for layer in backbone.layers
@@ -71,18 +71,18 @@ class FusedLayer(nn.Module):
         self.heads = layer.heads
         self.epsilon = epsilon
         projections = (layer.query, layer.key, layer.value)
-        self.packed = _fixed(torch.cat([each.weight.T for each in projections], dim=1), dtype)
-        self.packed_bias = _fixed(torch.cat([each.bias for each in projections]), dtype)
-        self.attended = _fixed(layer.attended.weight.T, dtype)
+        self.packed = fixed(torch.cat([each.weight.T for each in projections], dim=1), dtype)
+        self.packed_bias = fixed(torch.cat([each.bias for each in projections]), dtype)
+        self.attended = fixed(layer.attended.weight.T, dtype)
         self.attended_norm = _norm(layer.attended_norm, layer.attended, dtype)
-        self.up = _fixed(layer.up.weight.T, dtype)
-        self.up_bias = _fixed(layer.up.bias, dtype)
-        self.down = _fixed(layer.down.weight.T, dtype)
+        self.up = fixed(layer.up.weight.T, dtype)
+        self.up_bias = fixed(layer.up.bias, dtype)
+        self.down = fixed(layer.down.weight.T, dtype)
         self.norm = _norm(layer.norm, layer.down, dtype)
 
     def forward(self, states: Tensor, real_tokens: Tensor) -> Tensor:
         """(batch, length, width), (batch,) to (batch, length, width)."""
-        mixed = _operator(
+        mixed = operator(
             "Attention",
             (states, self.packed, self.packed_bias, real_tokens),
             {"num_heads": self.heads, "mask_filter_value": MASKED},
@@ -92,7 +92,7 @@ class FusedLayer(nn.Module):
         states = self._add_and_norm(mixed, states, *self.attended_norm)
         hidden = states @ self.up
         # Unlike FastGelu it has the exact error function, as training does.
-        hidden = _operator("BiasGelu", (hidden, self.up_bias), {}, hidden.shape)
+        hidden = operator("BiasGelu", (hidden, self.up_bias), {}, hidden.shape)
         return self._add_and_norm(hidden @ self.down, states, *self.norm)
 
     def _add_and_norm(
@@ -100,7 +100,7 @@ class FusedLayer(nn.Module):
     ) -> Tensor:
         inputs = (added, states, scale, shift, bias)
         attributes = {"epsilon": self.epsilon}
-        return _operator("SkipLayerNormalization", inputs, attributes, states.shape)
+        return operator("SkipLayerNormalization", inputs, attributes, states.shape)
 
 
 class CpuLayer(FusedLayer):
@@ -114,16 +114,16 @@ class CpuLayer(FusedLayer):
     ) -> Tensor:
         # Sum, because ONNX Runtime would fuse an Add and the norm again when it loads them. The
         # bias is added on its own, because the quantised product before it takes it in.
-        total = _operator("Sum", (added + bias, states), {}, states.shape, domain="")
+        total = operator("Sum", (added + bias, states), {}, states.shape, domain="")
         return functional.layer_norm(total, scale.shape, scale, shift, self.epsilon)
 
 
 def _norm(norm: nn.LayerNorm, before: nn.Linear, dtype: torch.dtype) -> nn.ParameterList:
     """Scale, shift, and the bias of the linear layer before it, which the kernel adds, too."""
-    return nn.ParameterList(_fixed(each, dtype) for each in (norm.weight, norm.bias, before.bias))
+    return nn.ParameterList(fixed(each, dtype) for each in (norm.weight, norm.bias, before.bias))
 
 
-def _operator(
+def operator(
     name: str,
     inputs: Sequence[Tensor],
     attributes: Mapping[str, float],
@@ -141,5 +141,6 @@ def _operator(
     )
 
 
-def _fixed(tensor: Tensor, dtype: torch.dtype) -> nn.Parameter:
+def fixed(tensor: Tensor, dtype: torch.dtype) -> nn.Parameter:
+    """A weight of an exported graph."""
     return nn.Parameter(tensor.detach().to(dtype).contiguous(), requires_grad=False)

@@ -13,30 +13,46 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import get_args
 
 import onnx
 import torch
 from onnxruntime.quantization import QuantType, quantize_dynamic
+from torch import nn
 
+from predictor_svc.model_dir import Precision
+from predictor_svc.training.adapted import Backbone
+from predictor_svc.training.bert import BertEncoder
+from predictor_svc.training.decoder import Decoder
 from predictor_svc.training.fused import FusedBackbone
+from predictor_svc.training.fused_decoder import FusedDecoder
 from predictor_svc.training.model import ProxyModel, pad
 
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 OPSET = 18
+DECODER_PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
+# Some of a decoder's activations are a thousand times the others. With one scale a tensor, int8
+# leaves little of the small ones: SmolLM2's outputs correlated with fp32's by 0.57 only.
 INPUTS = {"input_ids": ("batch", "length"), "attention_mask": ("batch", "length")}
 OUTPUT = "outputs"
 # Per channel: with one scale for a whole matrix outputs are three times as far off.
 QUANTISED = ("MatMul", "Attention", "EmbedLayerNormalization")
 
 
+def precisions_of(model: ProxyModel) -> tuple[Precision, ...]:
+    """Precisions that a graph of this model can have."""
+    return DECODER_PRECISIONS if isinstance(model.backbone, Decoder) else PRECISIONS
+
+
 def write_float(model: ProxyModel, path: Path, dtype: torch.dtype, for_cpu: bool = False) -> None:
     """Writes the graph, weights inside, both axes dynamic; inputs int32, outputs float32.
 
     `model` is in evaluation mode with its adapters merged; `dtype` is the backbone's, and
-    `for_cpu` as in `FusedBackbone`.
+    `for_cpu` takes for every operator the one that is fastest there.
     """
     fused = copy.copy(model)
     fused._modules = dict(model._modules)
-    fused.backbone = FusedBackbone(model.backbone, dtype, for_cpu)  # type: ignore[assignment]
+    fused.backbone = _fused(model.backbone, dtype, for_cpu)  # type: ignore[assignment]
     ids, mask = pad([[101, 2000, 2001, 2002, 102], [101, 2003, 102]])
     axes = {"batch": torch.export.Dim("batch"), "length": torch.export.Dim("length")}
     with _without_chatter(), torch.no_grad():
@@ -82,11 +98,31 @@ def describe(path: Path, facts: Mapping[str, str]) -> None:
     Those name the building machine's folders; without them the same weights give the same bytes.
     """
     graph = onnx.load(path)
+    _drop_unread(graph.graph)
     for each in (graph.graph, *graph.graph.node, *graph.graph.value_info, *graph.graph.input):
         each.ClearField("metadata_props")
         each.ClearField("doc_string")
     onnx.helper.set_model_props(graph, dict(facts))
     onnx.save(graph, path)
+
+
+def _drop_unread(graph: onnx.GraphProto) -> None:
+    """Of the norms' outputs those that training alone would want; kernels may not give them."""
+    read = {name for node in graph.node for name in node.input}
+    for node in graph.node:
+        if node.op_type == "SkipSimplifiedLayerNormalization":
+            outputs = [name if name in read else "" for name in node.output]
+            while outputs and not outputs[-1]:
+                outputs.pop()
+            node.output[:] = outputs
+
+
+def _fused(backbone: Backbone, dtype: torch.dtype, for_cpu: bool) -> nn.Module:
+    if isinstance(backbone, BertEncoder):
+        return FusedBackbone(backbone, dtype, for_cpu)
+    if isinstance(backbone, Decoder):
+        return FusedDecoder(backbone, dtype)
+    raise TypeError(f"{type(backbone).__name__} has no fused form")
 
 
 @contextmanager

@@ -41,7 +41,7 @@ class TrainOptions(BaseModel):
     dropout: float = Field(default=0.1, ge=0, lt=1)
     """In the head and, but for decoders, which know none, in the backbone's layers."""
     clip_norm: float | None = Field(default=1.0, gt=0)
-    backbone: str = "minilm"
+    backbone: str = Field(default="minilm", min_length=1)
     """Of those packaged (minilm, smollm2), or a folder with a BERT or Llama model."""
     layers: int | None = Field(default=None, ge=1)
     """Backbone layers used, from the first; none: all."""

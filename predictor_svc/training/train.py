@@ -173,7 +173,7 @@ def proxy_shape(
         hidden=options.hidden,
         llm_tokens=encoder.llm_tokens,
         llm_position=encoder.llm_position,
-        llm_seen_as=encoder.hidden_llm_token if options.llm == "head" else None,
+        llm_seen_as=encoder.unread_llm_token if options.llm == "head" else None,
     )
 
 

@@ -90,6 +90,7 @@ def test_none_takes_a_number_away_and_hides_the_llm() -> None:
         ("keep_best_epoch=perhaps", "keep_best_epoch: "),
         ("dropout=1", "dropout: "),
         ("clip_norm=0", "clip_norm: "),
+        ("backbone=", "backbone: "),
         ("layers=0", "layers: "),
         ("adapter_rank=-1", "adapter_rank: "),
         ("pooling=max", "pooling: "),
