@@ -11,7 +11,7 @@ import torch
 from predictor_svc.training.export import export
 from predictor_svc.training.train import Fitted
 from predictor_svc.training.weights import load_trained, save_weights
-from tests.predictor_svc.toy import fit, run_of, write_backbone
+from tests.predictor_svc.toy import fit, run_of, write_backbone, write_decoder
 
 
 @pytest.fixture(scope="package", autouse=True)
@@ -28,6 +28,13 @@ def as_torch_was() -> Iterator[None]:
 def tiny_backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("backbone")
     write_backbone(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("decoder")
+    write_decoder(folder)
     return folder
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor, nn
 
 from predictor_svc.encoder import PromptText
@@ -37,6 +38,36 @@ def write_backbone(folder: Path) -> None:
     BertModel(config).save_pretrained(folder)
     tokenizer = (packaged_folder() / "tokenizer.json").read_bytes()
     (folder / "tokenizer.json").write_bytes(tokenizer)
+
+
+def write_decoder(folder: Path) -> None:
+    """A Llama folder as published ones are: two layers of width 64, random; tokens of one letter."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    tokenizer = letters_tokenizer()
+    config = LlamaConfig(
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        intermediate_size=96,
+        initializer_range=0.2,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save(str(folder / "tokenizer.json"))
+
+
+def letters_tokenizer() -> Tokenizer:
+    """A token a byte, and those of a chat."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {letter: number for number, letter in enumerate(letters)}
+    tokenizer = Tokenizer(models.BPE(vocabulary, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(["<|im_start|>", "<|im_end|>"])
+    return tokenizer
 
 
 def example(prompt: str, tokens: Sequence[int], llm: str = "tiny-llm") -> Example:

@@ -39,12 +39,15 @@ def served(folder: Path, trained: Trained) -> Readings:
 
 
 @pytest.mark.parametrize("name", list(RECIPES))
-def test_a_recipe_s_model_is_served(name: str, tiny_backbone: Path, tmp_path: Path) -> None:
+def test_a_recipe_s_model_is_served(
+    name: str, tiny_backbone: Path, tiny_decoder: Path, tmp_path: Path
+) -> None:
     recipe = RECIPES[name]
-    run = run_of(tiny_backbone, recipe.task, quick(recipe.options))
+    backbone = tiny_backbone if recipe.options.backbone == "minilm" else tiny_decoder
+    run = run_of(backbone, recipe.task, quick(recipe.options))
     fitted = fit(run, learnable(24, LLMS))
     save_weights(fitted.model, fitted.config, tmp_path / "weights")
-    trained = load_trained(tmp_path / "weights", tiny_backbone)
+    trained = load_trained(tmp_path / "weights", backbone)
     report = evaluate(trained, UNSEEN).overall
     assert report.rows == 40
     assert np.isfinite(report.mae_tokens)
