@@ -20,6 +20,8 @@ import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 from tokenizers import Tokenizer
 
+from predictor_svc.words import WordMemory
+
 # English has 4-5 characters a token. With four times that a tail is full in practice,
 # and a prompt of 1 MiB costs no more than one of 16 KiB.
 CHARACTERS_A_TOKEN = 20
@@ -94,7 +96,7 @@ class Encoder:
         """Takes the tokenizer over: its own truncation and padding are switched off."""
         tokenizer.no_truncation()
         tokenizer.no_padding()
-        self._tokenizer = tokenizer
+        self._words = WordMemory(tokenizer)
         self.form = form
         self._first = _id_of(tokenizer, "[CLS]")
         self._separator = _id_of(tokenizer, "[SEP]")
@@ -123,15 +125,11 @@ class Encoder:
         prefixes = self._prefixes(texts)
         messages = [self._messages(text) for text in texts]
         contents = [message.content for message in chain.from_iterable(messages)]
-        ids = iter(self._ids(contents))
+        ids = iter(self._words.ids(contents))
         return [
             self._cut(prefix, [[*message.mark, *next(ids)] for message in group])
             for prefix, group in zip(prefixes, messages, strict=True)
         ]
-
-    def _ids(self, texts: list[str]) -> list[list[int]]:
-        encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-        return [encoding.ids for encoding in encodings]
 
     def _prefixes(self, texts: Sequence[PromptText]) -> list[list[int]]:
         """What stands before the conversation: [CLS] and the LLM."""
