@@ -26,6 +26,7 @@ from predictor_svc.layouts import (
     Marks,
     Surroundings,
 )
+from predictor_svc.words import WordMemory
 
 # English has 4-5 characters a token. With four times that a tail is full in practice,
 # and a prompt of 1 MiB costs no more than one of 16 KiB.
@@ -98,7 +99,7 @@ class Encoder:
         """Takes the tokenizer over: its own truncation and padding are switched off."""
         tokenizer.no_truncation()
         tokenizer.no_padding()
-        self._tokenizer = tokenizer
+        self._words = WordMemory(tokenizer)
         self.form = form
         self._around = _surroundings(tokenizer, form)
 
@@ -126,7 +127,7 @@ class Encoder:
         """Ids of each text, at most `form.max_tokens` of them."""
         messages = [self._messages(text) for text in texts]
         contents = [message.content for message in chain.from_iterable(messages)]
-        ids = iter(self._ids(contents))
+        ids = iter(self._words.ids(contents))
         return [
             self._cut(
                 self._around.prefix(text.llm),
@@ -134,10 +135,6 @@ class Encoder:
             )
             for text, group in zip(texts, messages, strict=True)
         ]
-
-    def _ids(self, texts: list[str]) -> list[list[int]]:
-        encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-        return [encoding.ids for encoding in encodings]
 
     def _messages(self, text: PromptText) -> list[_Message]:
         """The messages, oldest first, that can have a token in the head or the tail."""

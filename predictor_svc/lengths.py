@@ -79,7 +79,7 @@ class LengthBins:
         below = np.zeros((len(probabilities), self.count + 1))
         below[:, 1:] = reached / reached[:, -1:]
         # Strictly rising, so that a bin without mass does not make the inverse ambiguous.
-        below += np.linspace(0.0, 1e-9, self.count + 1)
+        below += _slope(self)
         levels = np.asarray(at, dtype=np.float64)
         reached_at = (below[:, :, None] <= levels).sum(axis=1)  # edges at or under each level
         bins = np.minimum(reached_at - 1, self.count - 1)
@@ -120,6 +120,11 @@ def _values(bins: LengthBins) -> Floats:
 @lru_cache(maxsize=64)
 def _log_points(bins: LengthBins) -> Floats:
     return _fixed(np.log(np.append(_edges(bins), bins.beyond_tokens)))
+
+
+@lru_cache(maxsize=64)
+def _slope(bins: LengthBins) -> Floats:
+    return _fixed(np.linspace(0.0, 1e-9, bins.count + 1))
 
 
 def _fixed(values: Floats) -> Floats:

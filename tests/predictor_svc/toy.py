@@ -41,7 +41,7 @@ def write_backbone(folder: Path) -> None:
 
 
 def write_decoder(folder: Path) -> None:
-    """A Llama folder as published ones are: two layers of width 64, random; tokens of one letter."""
+    """A Llama folder as published ones are: two layers of width 64, random; a token a byte."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
