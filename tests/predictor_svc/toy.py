@@ -59,9 +59,9 @@ def write_decoder(folder: Path) -> None:
     tokenizer.save(str(folder / "tokenizer.json"))
 
 
-def letters_tokenizer() -> Tokenizer:
-    """A token a byte, and those of a chat."""
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+def letters_tokenizer(unused: int = 0) -> Tokenizer:
+    """A token a byte, `unused` ones, and those of a chat."""
+    letters = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *map(str, range(10, 10 + unused))]
     vocabulary = {letter: number for number, letter in enumerate(letters)}
     tokenizer = Tokenizer(models.BPE(vocabulary, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -11,6 +11,7 @@ from predictor_svc.training.adapted import AdaptedLinear
 from predictor_svc.training.backbone import (
     BackboneMissing,
     Packaged,
+    backbone_folder,
     load_backbone,
     packaged_folder,
 )
@@ -70,3 +71,11 @@ def test_a_missing_package_says_how_to_install_it(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(backbones.PACKAGED, "minilm", missing)
     with pytest.raises(BackboneMissing, match="requirements-models"):
         packaged_folder()
+
+
+def test_a_backbone_is_named_or_a_folder(tiny_decoder: Path, tmp_path: Path) -> None:
+    assert backbone_folder("minilm") == packaged_folder()
+    assert backbone_folder(str(tiny_decoder)) == tiny_decoder
+    for name in ("minilm-l12", str(tmp_path)):
+        with pytest.raises(BackboneMissing, match=f"no backbone {name}: there are minilm, smollm2"):
+            backbone_folder(name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from predictor_svc.encoder import PromptText
 from predictor_svc.model_dir import open_model_dir
-from predictor_svc.training import backbone, checkpoint, weights
+from predictor_svc.training import backbone, checkpoint
 from predictor_svc.training.data import Prompt
 from predictor_svc.training.options import RECIPES, TrainOptions
 from predictor_svc.training.train import Epoch
@@ -56,8 +57,10 @@ def rows_of(count: int, llms: Sequence[str] = ("llm",)) -> list[dict[str, Any]]:
 def on_the_tiny_backbone(tiny_backbone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # taken back afterwards
     monkeypatch.setenv("COLUMNS", "200")
-    for module in (backbone, weights):
-        monkeypatch.setattr(module, "packaged_folder", lambda: tiny_backbone)
+    packaged = backbone.PACKAGED["minilm"]
+    monkeypatch.setitem(
+        backbone.PACKAGED, "minilm", replace(packaged, find=lambda _folder: tiny_backbone)
+    )
 
 
 @pytest.fixture

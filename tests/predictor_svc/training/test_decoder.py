@@ -49,12 +49,14 @@ def test_the_packaged_model_is_whole_and_reads_as_it_was_taught() -> None:
     assert isinstance(backbone, Decoder)
     form = InputForm(layout="chat", marks="role", max_tokens=64)
     encoder = load_encoder(folder / "tokenizer.json", form)
-    prompt = "What is the capital of France? Answer with one word."
-    (ids,) = encoder.encode([PromptText(prompt)])
-    with torch.no_grad():
-        states = backbone(torch.tensor([ids]), torch.ones(1, len(ids), dtype=torch.int64))
-        likeliest = (backbone.words.weight @ states[0, -1]).argmax()
-    assert Tokenizer.from_file(str(folder / "tokenizer.json")).decode([int(likeliest)]) == "Paris"
+    (ids,) = encoder.encode([PromptText("What is the capital of France?")])
+    asked = len(ids)
+    for _ in range(7):  # its output layer is the embedding
+        with torch.no_grad():
+            states = backbone(torch.tensor([ids]), torch.ones(1, len(ids), dtype=torch.int64))
+        ids.append(int((backbone.words.weight @ states[0, -1]).argmax()))
+    answer = Tokenizer.from_file(str(folder / "tokenizer.json")).decode(ids[asked:])
+    assert answer == "The capital of France is Paris."
 
 
 def test_only_adapters_and_the_layers_norms_are_trained(tiny_decoder: Path) -> None:

@@ -77,7 +77,7 @@ def test_hiding_the_llm_touches_its_place_alone(tiny_backbone: Path) -> None:
     assert torch.equal(model_of(tiny_backbone).seen(ids), ids)
 
 
-@pytest.mark.parametrize("pooling", ["mean", "cls"])
+@pytest.mark.parametrize("pooling", ["mean", "cls", "last-mean"])
 def test_padding_changes_nothing(pooling: str, tiny_backbone: Path) -> None:
     model = model_of(tiny_backbone, pooling=pooling)
     alone = outputs(model, [ROWS[0]])
@@ -91,6 +91,26 @@ def test_pooling_is_the_mean_of_real_tokens_or_the_first(tiny_backbone: Path) ->
     assert model_of(tiny_backbone).pooled(states, mask).tolist() == [[2.0], [5.0]]
     first = model_of(tiny_backbone, pooling="cls").pooled(states, mask)
     assert first.tolist() == [[1.0], [2.0]]
+
+
+def test_last_mean_is_the_last_real_token_beside_the_mean(tiny_backbone: Path) -> None:
+    states = torch.tensor([[[1.0], [3.0], [90.0]], [[2.0], [4.0], [9.0]], [[5.0], [6.0], [7.0]]])
+    mask = torch.tensor([[1, 1, 0], [1, 1, 1], [1, 0, 0]])
+    model = model_of(tiny_backbone, pooling="last-mean")
+    assert model.pooled(states, mask).tolist() == [[3.0, 2.0], [9.0, 5.0], [5.0, 5.0]]
+    assert outputs(model, ROWS).shape == (3, 3)
+
+
+def test_a_decoder_s_llm_is_read_from_the_first_place(tiny_decoder: Path) -> None:
+    model = model_of(
+        tiny_decoder, llm_tokens=(1, 2), llm_position=0, llm_seen_as=8, pooling="last-mean"
+    )
+    rows = [[llm, 5, 6, 7] for llm in (0, 1, 2)]
+    states = pooled(model, rows)
+    assert torch.equal(states[0], states[1])
+    assert torch.equal(states[0], states[2])
+    torch.testing.assert_close(states[0], pooled(model, [[8, 5, 6, 7]])[0])
+    assert are_distinct(outputs(model, rows))
 
 
 def test_only_the_first_layers_asked_for_are_used(tiny_backbone: Path) -> None:

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from predictor_svc.encoder import InputForm, PromptText, load_encoder
+from predictor_svc.encoder import Encoder, InputForm, PromptText, load_encoder
 from predictor_svc.training.backbone import packaged_folder
 from predictor_svc.training.model import LLM_POSITION
 from predictor_svc.training.options import TrainOptions
 from predictor_svc.training.tokenized import Batch, TokenRows, shuffled_batches, tokenize
-from tests.predictor_svc.toy import CPU
+from tests.predictor_svc.toy import CPU, letters_tokenizer
 
 LLMS = ("alpha", "beta", "gamma")
 PROMPTS = 30
@@ -131,3 +131,15 @@ def test_as_many_llms_are_hidden_as_asked_for() -> None:
 def test_rows_are_of_one_prompt_where_all_but_the_llm_is_equal() -> None:
     assert sorted(tokens().groups) == [(n, n + 1, n + 2) for n in range(0, 90, 3)]
     assert sorted(tokens(named=False).groups) == sorted(tokens().groups)
+
+
+def test_a_larger_vocabulary_keeps_its_ids() -> None:
+    form = InputForm(layout="chat", marks="role", max_tokens=64, llms=LLMS)
+    chat = Encoder(letters_tokenizer(unused=40_000), form)
+    rows = tokenize(chat, [PromptText("hi", llm=llm) for llm in LLMS], CPU)
+    assert rows.ids.dtype == torch.int32
+    assert tokens().ids.dtype == torch.int16
+    ids, _, llms = rows.tensors(Batch([0, 1, 2], [0], [0, 0, 0], [False, True, False]))
+    assert ids.max() > 40_000
+    assert llms.tolist() == [1, rows.unknown_llm_token, 3]
+    assert rows.groups == ((0, 1, 2),)

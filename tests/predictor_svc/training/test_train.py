@@ -210,3 +210,25 @@ def test_steps_are_counted_to_the_end(tiny_backbone: Path) -> None:
     run = run_of(tiny_backbone, epochs=2)
     train(run, learnable(30), learnable(8), on_step=lambda done, total: seen.append((done, total)))
     assert seen == [(step, 8) for step in range(1, 9)]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"llm": "token"}, "llm=token: "),
+        ({"marks": "role-length"}, "marks=role-length: "),
+        ({"pooling": "cls"}, "pooling=cls: "),
+    ],
+)
+def test_what_a_decoder_cannot_read_is_refused(
+    options: dict[str, Any], message: str, tiny_decoder: Path
+) -> None:
+    with pytest.raises(ValueError, match=f"^{message}"):
+        fit(run_of(tiny_decoder, **options))
+
+
+def test_a_decoder_learns_what_can_be_learnt(tiny_decoder: Path) -> None:
+    run = run_of(tiny_decoder, pooling="last-mean", max_tokens=96, learning_rate=3e-3, epochs=6)
+    epochs = fit(run).epochs
+    assert epochs[-1].train_loss < epochs[0].train_loss
+    assert max(epoch.validation_tau_b for epoch in epochs) > 0.5

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,24 @@ def test_stored_weights_predict_as_the_fitted_model(
     assert trained.config == fitted.config
     assert trained.model.shape == fitted.model.shape
     assert not trained.model.training
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_weights_over_a_folder_of_one_s_own_find_it_again(
+    rank: int, tiny_decoder: Path, tmp_path: Path
+) -> None:
+    run = run_of(tiny_decoder, epochs=1, adapter_rank=rank, pooling="last-mean", llm="head")
+    options = run.options.model_copy(update={"backbone": str(tiny_decoder)})
+    fitted = fit(replace(run, options=options), learnable(16, ("one", "two")))
+    save_weights(fitted.model, fitted.config, tmp_path)
+    trained = load_trained(tmp_path)
+    rows = [[llm, 5, 6, 7] for llm in (0, 1, 2)]
+    np.testing.assert_allclose(
+        predict_raw(trained.model, rows), predict_raw(fitted.model, rows), atol=0.05
+    )
+    assert trained.tokenizer == tiny_decoder / "tokenizer.json"
+    assert trained.config.input.layout == "chat"
+    assert any("words" in name for name in load_file(tmp_path / WEIGHTS)) == (rank == 0)
 
 
 def test_of_adapters_over_a_frozen_backbone_only_they_are_stored(
