@@ -165,7 +165,7 @@ RECIPES: dict[str, Recipe] = {
             max_tokens=512,
             head_tokens=128,
         ),
-        "the same on a small LLM, SmolLM2-135M: better, and six times the work",
+        "the same on a small LLM, SmolLM2-135M: better, for ten times the work",
     ),
 }
 
