@@ -13,6 +13,7 @@ import torch
 
 from predictor_svc.encoder import InputForm
 from predictor_svc.model_dir import TOKENIZER, ModelConfig, Precision, open_model_dir
+from predictor_svc.session import Session, SessionOptions
 from predictor_svc.training.decoder import Decoder, DecoderShape
 from predictor_svc.training.export import export
 from predictor_svc.training.model import ProxyModel, ProxyShape, pad
@@ -118,3 +119,15 @@ def test_padding_changes_nothing(precision: Precision, made: tuple[Trained, Path
 def test_a_row_of_padding_alone_is_finite(precision: Precision, made: tuple[Trained, Path]) -> None:
     ids, mask = torch.zeros(2, 8), torch.zeros(2, 8)
     assert np.isfinite(run(open_model_dir(made[1]).graph(precision), ids, mask)).all()
+
+
+@pytest.mark.gpu
+def test_on_cuda_it_is_captured_and_computes_the_same(made: tuple[Trained, Path]) -> None:
+    trained, folder = made
+    options = SessionOptions(provider="cuda", max_batch=4)
+    session = Session(open_model_dir(folder).graph("fp16"), options, max_tokens=64)
+    session.warm_up()
+    with torch.no_grad():
+        wanted = trained.model(*pad(ROWS)).numpy()
+    assert session.captures
+    assert np.abs(session.run(ROWS) - wanted).max() < 2e-2

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +62,7 @@ def write(path: Path, name: str = "llama") -> Path:
 
 def test_the_folder_is_one_that_can_be_loaded(file: Path, tmp_path: Path) -> None:
     folder = unpacked(file, tmp_path / "backbones")
-    config = unpack.json.loads((folder / "config.json").read_text())
+    config = json.loads((folder / "config.json").read_text())
     shape = decoder_shape(config)
     assert (shape.width, shape.heads, shape.kv_heads, shape.rope_theta) == (8, 2, 1, 500.0)
     assert load_decoder(folder, config).words.weight[1, 0] == WIDTH
