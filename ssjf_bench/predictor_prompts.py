@@ -33,13 +33,20 @@ class Prompts:
 
 
 def whole_words(tokenizer: Tokenizer) -> tuple[str, ...]:
-    """Words of the tokenizer's own vocabulary that it reads as one token, in its order."""
+    """Words of the tokenizer's own vocabulary that it reads as one token, in its order.
+
+    As one token alone and after a space: to some tokenizers that is not the same. Takes the
+    tokenizer over: its own padding is switched off.
+    """
+    tokenizer.no_padding()
     vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
-    return tuple(
+    words = [
         word
         for word, _ in vocabulary
         if len(word) >= MIN_LETTERS and word.isascii() and word.isalpha() and word.islower()
-    )
+    ]
+    pairs = tokenizer.encode_batch([f"{word} {word}" for word in words], add_special_tokens=False)
+    return tuple(word for word, pair in zip(words, pairs, strict=True) if len(pair.ids) == 2)
 
 
 def make(

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import pytest
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
+from tokenizers import Tokenizer, pre_tokenizers
+from tokenizers.models import BPE, WordLevel
 
 from ssjf_bench.predictor_prompts import make, whole_words
 
@@ -43,4 +43,16 @@ def test_words_that_are_not_one_token_are_noticed() -> None:
 def test_words_are_whole_and_lower_case() -> None:
     words = ("[UNK]", "horse", "##ing", "ox", "Zoo", "cart", "café")
     model = WordLevel({word: number for number, word in enumerate(words)}, words[0])
-    assert whole_words(Tokenizer(model)) == ("horse", "cart")
+    tokenizer = Tokenizer(model)
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    assert whole_words(tokenizer) == ("horse", "cart")
+
+
+def test_a_word_that_is_two_tokens_after_a_space_is_none() -> None:
+    letters = {letter: number for number, letter in enumerate("cartsĠ")}
+    merges = {"ca": 6, "rt": 7, "cart": 8, "Ġcart": 9, "st": 10, "ar": 11, "star": 12}
+    steps = [("c", "a"), ("r", "t"), ("ca", "rt"), ("Ġ", "cart")]
+    steps += [("Ġ", "s"), ("s", "t"), ("a", "r"), ("st", "ar")]
+    tokenizer = Tokenizer(BPE(letters | merges | {"Ġs": 13}, steps))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    assert whole_words(tokenizer) == ("cart",)
