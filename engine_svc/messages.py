@@ -6,10 +6,10 @@ them, `translate` turns them from and to the wire's messages.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from engine_svc.scheduler import Capacity
+from engine_svc.scheduler import Batching, Capacity
 from engine_svc.sequence import Ending, FailureCode, Sequence
 
 
@@ -23,19 +23,6 @@ class TokenLogprobs:
 
 
 @dataclass(frozen=True, slots=True)
-class NewToken:
-    """What one step gave one sequence."""
-
-    sequence_id: int
-    index: int
-    """Index of the token in the answer, from 0."""
-    token_id: int
-    text: str
-    """Text that is now certain."""
-    logprobs: TokenLogprobs | None
-
-
-@dataclass(frozen=True, slots=True)
 class Finished:
     """A sequence has ended well."""
 
@@ -45,6 +32,8 @@ class Finished:
     output_tokens: int
     prefill_ms: float
     decode_ms: float
+    cached_prompt_tokens: int = 0
+    """Of the prompt, tokens that were found in the KV cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +48,21 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Everything that one turn of the loop has to say, in the order of the fields."""
+    """Everything that one turn of the loop has to say, in the order of the fields.
+
+    The new tokens are columns of one length: text is made of them elsewhere.
+    """
 
     step: int = 0
     step_ms: float = 0.0
-    tokens: tuple[NewToken, ...] = ()
+    sequence_ids: tuple[int, ...] = ()
+    """Sequences that got a token."""
+    token_ids: tuple[int, ...] = ()
+    """Their tokens."""
+    indices: tuple[int, ...] = ()
+    """Index of each token in its answer, from 0."""
+    logprobs: Mapping[int, TokenLogprobs] | None = None
+    """By sequence id, of those that asked for them; None where none did."""
     finished: tuple[Finished, ...] = ()
     failed: tuple[Failed, ...] = ()
     capacity: Capacity | None = None
@@ -81,6 +80,8 @@ class Attach:
     """A stream has opened: reports go to `sink` from now on."""
 
     sink: Sink
+    batching: Batching = Batching.CONTINUOUS
+    """How the gateway wants sequences put together, as long as the stream lasts."""
 
 
 @dataclass(frozen=True, slots=True)
