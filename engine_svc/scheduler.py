@@ -9,26 +9,15 @@ which nothing changes costs nothing here. Called by the engine loop.
 
 from __future__ import annotations
 
-import enum
 from collections import defaultdict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from engine_svc.batching_mode import BatchingMode
 from engine_svc.blocks import BlockAccounting
 from engine_svc.prefix import block_names
 from engine_svc.sequence import Sequence, State
 from engine_svc.step import Cell, Chunk, Step
-
-
-class Batching(enum.Enum):
-    """How sequences are put together (SSJF paper, section 4)."""
-
-    NONE = enum.auto()
-    """One at a time."""
-    DYNAMIC = enum.auto()
-    """A batch runs to completion together; its places stay taken until its last one ends."""
-    CONTINUOUS = enum.auto()
-    """New ones join at any step, ended ones leave at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +44,7 @@ class Scheduler:
         self._max_sequences = max_sequences
         self._max_prefill_tokens = max_prefill_tokens
         self._prefix_reuse = prefix_reuse
-        self._batching = Batching.CONTINUOUS
+        self._mode = BatchingMode.CONTINUOUS
         self._places = list(range(max_sequences - 1, -1, -1))
         # Places of ended sequences of a dynamic batch that goes on.
         self._resting: list[int] = []
@@ -66,6 +55,7 @@ class Scheduler:
         self._decoding: dict[int, Sequence] = {}
         self._decode: tuple[Sequence, ...] | None = ()
         self._number = 0
+        self._preempted = 0
         self._arrivals = 0
         self._runs = 0
         # By step number: who no longer decodes then, and who writes beyond its blocks then.
@@ -81,11 +71,11 @@ class Scheduler:
         """Whether the sequence would fit into an empty engine."""
         return self._blocks.blocks_for(sequence.most_tokens) <= self._blocks.total_blocks
 
-    def batch_by(self, batching: Batching) -> None:
-        """Changes the batching mode; only while nothing runs or waits."""
-        if self.has_work:
-            raise RuntimeError("the batching mode changes only while nothing runs")
-        self._batching = batching
+    def batch_by(self, mode: BatchingMode) -> None:
+        """Changes the batching mode; what waits or runs goes on under the new one."""
+        self._mode = mode
+        self._places += self._resting
+        self._resting = []
 
     def add(self, sequence: Sequence) -> None:
         """Takes a sequence for one of the next steps. It must pass `can_ever_hold`."""
@@ -107,7 +97,8 @@ class Scheduler:
         cells += [
             Cell(s.place, column, block) for s in started for column, block in enumerate(s.blocks)
         ]
-        return Step(chunks, decode, tuple(started), tuple(cells))
+        preempted, self._preempted = self._preempted, 0
+        return Step(chunks, decode, tuple(started), tuple(cells), preempted)
 
     def end(self, sequence: Sequence, *, spoiled: bool = False) -> None:
         """Takes a running sequence out and frees what it held.
@@ -156,9 +147,9 @@ class Scheduler:
             raise RuntimeError("places of the batch are lost or held twice")
 
     def _most_sequences(self) -> int:
-        if self._batching is Batching.NONE:
+        if self._mode is BatchingMode.NONE:
             return 1
-        together = self._batching is Batching.DYNAMIC and self._running
+        together = self._mode is BatchingMode.DYNAMIC and self._running
         return 0 if together else self._max_sequences
 
     def _need(self, sequence: Sequence) -> int:
@@ -211,9 +202,9 @@ class Scheduler:
             self._grows[self._number + 1 + room].append((sequence, sequence.run))
 
     def _may_start(self, sequence: Sequence) -> bool:
-        if self._batching is Batching.NONE and self._running:
+        if self._mode is BatchingMode.NONE and self._running:
             return False
-        if self._batching is Batching.DYNAMIC and not self._gathering:
+        if self._mode is BatchingMode.DYNAMIC and not self._gathering:
             return False
         if not self._places:
             return False
@@ -249,7 +240,7 @@ class Scheduler:
         if self._decoding.pop(sequence.sequence_id, None):
             self._decode = None
         self._blocks.free(sequence.blocks)
-        (self._resting if self._batching is Batching.DYNAMIC else self._places).append(
+        (self._resting if self._mode is BatchingMode.DYNAMIC else self._places).append(
             sequence.place
         )
         if not self._running:
@@ -281,6 +272,7 @@ class Scheduler:
         """
         self._name_answer(sequence)
         self._release(sequence)
+        self._preempted += 1
         sequence.state, sequence.block_names = State.WAITING, None
         self._waiting.appendleft(sequence)
 

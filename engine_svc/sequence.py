@@ -59,10 +59,10 @@ class Sequence:
     forced_tokens: int | None = None
     """Exact length of the answer, in benchmarks."""
     cache_salt: str = ""
-    """Whose prompts it may share KV cache with: those of the same salt."""
-    reserved_output_tokens: int | None = None
-    """Answer tokens that KV cache is held for from the start; None holds it for max_tokens.
-    A sequence that outgrows it may have to wait and be read again."""
+    """Prompts share KV cache only under the same salt."""
+    kv_reservation_tokens: int | None = None
+    """Tokens of KV cache set aside at the start; None for all that it may come to have. One that outgrows
+    them may have to give way and be read again."""
     output: list[int] = field(default_factory=list)
     state: State = State.WAITING
     arrival: int = -1
@@ -97,10 +97,9 @@ class Sequence:
     @property
     def reserved_tokens(self) -> int:
         """Tokens that it needs KV cache for in order to start: at least one more than it has."""
-        if self.reserved_output_tokens is None:
+        if self.kv_reservation_tokens is None:
             return self.most_tokens
-        reserved = len(self.prompt) + self.reserved_output_tokens
-        return min(self.most_tokens, max(reserved, self.length + 1))
+        return min(self.most_tokens, max(self.kv_reservation_tokens, self.length + 1))
 
     @property
     def limit_tokens(self) -> int:

@@ -42,6 +42,8 @@ class Step:
     """Sequences that have got their place in this step."""
     cells: tuple[Cell, ...] = ()
     """What changes in the block table before the step."""
+    preempted: int = 0
+    """Sequences that gave way when this step was put together."""
 
     @property
     def is_empty(self) -> bool:
