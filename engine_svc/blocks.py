@@ -64,6 +64,10 @@ class BlockAccounting:
             self._kept.pop(block, None)
             self._holders[block] = self._holders.get(block, 0) + 1
 
+    def own(self, blocks: Iterable[int]) -> list[int]:
+        """Those of some held blocks that have no other holder."""
+        return [block for block in blocks if self._holders[block] == 1]
+
     def name(self, block: int, name: bytes) -> None:
         """Makes a held block findable; nothing where another block has the name already."""
         if block in self._holders and self._named.setdefault(name, block) == block:

@@ -41,7 +41,7 @@ class Scheduler:
         prefix_reuse: bool = True,
     ) -> None:
         self._blocks = blocks
-        self._max_sequences = max_sequences
+        self.max_sequences = max_sequences
         self._max_prefill_tokens = max_prefill_tokens
         self._prefix_reuse = prefix_reuse
         self._mode = BatchingMode.CONTINUOUS
@@ -100,17 +100,22 @@ class Scheduler:
         preempted, self._preempted = self._preempted, 0
         return Step(chunks, decode, tuple(started), tuple(cells), preempted)
 
-    def end(self, sequence: Sequence, *, spoiled: bool = False) -> None:
-        """Takes a running sequence out and frees what it held.
-
-        `spoiled`: what it left in the KV cache must not be found by others.
-        """
-        if spoiled:
-            self._blocks.forget(sequence.blocks)
-        else:
-            self._name_answer(sequence)
+    def end(self, sequence: Sequence) -> None:
+        """Takes a running sequence out and frees what it held."""
+        self._name_answer(sequence)
         self._release(sequence)
         sequence.state = State.ENDED
+
+    def fail(self, sequence: Sequence) -> list[int]:
+        """Does the same where its keys and values are not to be trusted: nobody finds them.
+
+        Returns the blocks that it alone held, to be wiped before another gets them.
+        """
+        spoiled = self._blocks.own(sequence.blocks)
+        self._blocks.forget(sequence.blocks)
+        self._release(sequence)
+        sequence.state = State.ENDED
+        return spoiled
 
     def cancel(self, sequence_ids: Iterable[int]) -> list[Sequence]:
         """Takes sequences out wherever they are; unknown ids are ignored. Returns them."""
@@ -143,14 +148,14 @@ class Scheduler:
         """Raises RuntimeError where places or blocks are lost or held twice."""
         self._blocks.check(s.blocks for s in self._running.values())
         held = [s.place for s in self._running.values()]
-        if sorted([*self._places, *self._resting, *held]) != list(range(self._max_sequences)):
+        if sorted([*self._places, *self._resting, *held]) != list(range(self.max_sequences)):
             raise RuntimeError("places of the batch are lost or held twice")
 
     def _most_sequences(self) -> int:
         if self._mode is BatchingMode.NONE:
             return 1
         together = self._mode is BatchingMode.DYNAMIC and self._running
-        return 0 if together else self._max_sequences
+        return 0 if together else self.max_sequences
 
     def _need(self, sequence: Sequence) -> int:
         return self._blocks.blocks_for(sequence.reserved_tokens)

@@ -6,6 +6,7 @@ Pure. Made by `scheduler`, carried by the engine loop, run by `runner`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from engine_svc.sequence import Sequence
 
@@ -21,8 +22,7 @@ class Chunk:
     """Whether all of it has been read then, and a token is sampled."""
 
 
-@dataclass(frozen=True, slots=True)
-class Cell:
+class Cell(NamedTuple):
     """An entry of the block table that has changed."""
 
     place: int
@@ -51,6 +51,6 @@ class Step:
         return not (self.chunks or self.decode)
 
     @property
-    def sequences(self) -> tuple[Sequence, ...]:
-        """All of them, in the order of the forward pass."""
-        return tuple(chunk.sequence for chunk in self.chunks) + self.decode
+    def sampled(self) -> tuple[Sequence, ...]:
+        """Sequences that get a token, in the order of the results."""
+        return tuple(chunk.sequence for chunk in self.chunks if chunk.last) + self.decode
