@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine_svc.attention import PromptAttention, decode_attention
+from engine_svc.attention import ChunkTables, RowTables, step_attention
 from engine_svc.kv_cache import KVCache
-from engine_svc.model.llama import ForwardBatch, Llama
+from engine_svc.model.decoder import Decoder, ForwardBatch
 from engine_svc.sampler import Sampled, Sampler
 from engine_svc.scheduler import Step
 from engine_svc.sequence import Sequence
@@ -24,7 +24,7 @@ from engine_svc.sequence import Sequence
 class Runner:
     """Prefill and decode on one device."""
 
-    def __init__(self, model: Llama, cache: KVCache, sampler: Sampler) -> None:
+    def __init__(self, model: Decoder, cache: KVCache, sampler: Sampler) -> None:
         self._model = model
         self._cache = cache
         self._sampler = sampler
@@ -57,10 +57,18 @@ class Runner:
         positions = np.concatenate([np.arange(length) for length in lengths])
         tokens = np.concatenate([np.asarray(s.prompt, dtype=np.int64) for s in sequences])
         columns = self._to_device(tokens, positions, self._cache.slots(places, positions))
-        last = torch.from_numpy(np.cumsum(lengths) - 1).to(self._cache.device)
-        together = self._cache.device.type != "cpu" and len(lengths) > 1
-        attention = PromptAttention(self._cache, columns[2], lengths, together=together)
-        return ForwardBatch(columns[0], columns[1], attention, logits_at=last)
+        starts = torch.from_numpy(np.cumsum([0, *lengths])).to(self._cache.device)
+        places_of_chunks = self._to_device(np.array([s.place for s in sequences]))[0]
+        longest = max(lengths)
+        chunks = ChunkTables(
+            query_starts=starts.int(),
+            context_tokens=starts.diff().int(),
+            tables=self._cache.tables(places_of_chunks, longest).int(),
+            longest_query=longest,
+            longest_context=longest,
+        )
+        attention = step_attention(self._cache, columns[2], chunks, None)
+        return ForwardBatch(columns[0], columns[1], attention, logits_at=starts[1:] - 1)
 
     def _next_tokens(self, sequences: Items[Sequence]) -> ForwardBatch:
         tokens = np.array([s.last_token for s in sequences])
@@ -69,7 +77,8 @@ class Runner:
         slots = self._cache.slots(places, lengths - 1)
         columns = self._to_device(tokens, lengths - 1, slots, places, lengths)
         tables = self._cache.tables(columns[3], int(lengths.max()))
-        attention = decode_attention(self._cache, columns[2], tables, columns[4])
+        rows = RowTables(tables.int(), columns[4].int())
+        attention = step_attention(self._cache, columns[2], None, rows)
         return ForwardBatch(columns[0], columns[1], attention)
 
     def _to_device(self, *columns: np.ndarray) -> Tensor:
