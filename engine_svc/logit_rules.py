@@ -7,14 +7,16 @@ device. Called by `sampler`.
 
 from __future__ import annotations
 
+from typing import Final
+
 import torch
 from torch import Tensor
 
 from engine_svc.sampling_plan import Plan
 from engine_svc.sampling_table import SamplingTable
 
-FORBIDDEN = torch.finfo(torch.float32).min
-"""Never chosen, yet finite: infinity is a numeric fault of the model."""
+FORBIDDEN: Final = -1e30
+"""Never chosen, yet finite, and so is a sum of many: infinity is a fault of the model."""
 
 
 def adjusted(

@@ -71,22 +71,31 @@ def _draw_from_head(
     logits: Tensor, width: int, filters: Filters, row_keys: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Tokens drawn from the `width` most probable, and where all that passes was among them."""
+    head, ids, known = passing(logits, width, filters)
+    drawn = _race(head, ids, filters, row_keys)
+    return ids.gather(1, drawn.unsqueeze(1)).squeeze(1), known
+
+
+def passing(logits: Tensor, width: int, filters: Filters) -> tuple[Tensor, Tensor, Tensor]:
+    """What passes the filters among the `width` most probable tokens of each row.
+
+    Returns their logits [rows, width], -inf where excluded; their ids; and, bool [rows],
+    where all that passes is among them.
+    """
     head, ids = _head(logits, width)
-    scaled = logits / filters.temperature
-    probabilities = (head / filters.temperature - scaled.logsumexp(-1, keepdim=True)).exp()
-    kept = _kept(probabilities, filters)
-    drawn = _race(head.masked_fill(~kept, -torch.inf), ids, filters, row_keys)
+    total = (logits / filters.temperature).logsumexp(-1, keepdim=True)
+    kept = _kept((head / filters.temperature - total).exp(), filters)
     # Equals of the head's last token may lie outside, with smaller ids.
     least = head.masked_fill(~kept, torch.inf).amin(-1)
     known = (filters.top_k.squeeze(1) <= width) & (least > head[:, -1])
-    return ids.gather(1, drawn.unsqueeze(1)).squeeze(1), known | (width == logits.shape[-1])
+    return head.masked_fill(~kept, -torch.inf), ids, known | (width == logits.shape[-1])
 
 
 def _head(logits: Tensor, width: int) -> tuple[Tensor, Tensor]:
     """The beginning of the order, with its token ids: by logit, falling; equals by id, rising."""
     if width == logits.shape[-1]:
-        head, ids = logits.sort(dim=-1, descending=True, stable=True)
-        return head, ids
+        whole, ids = logits.sort(dim=-1, descending=True, stable=True)
+        return whole, ids
     by_id = logits.topk(width, sorted=False).indices.sort(-1).values
     head, order = logits.gather(1, by_id).sort(dim=-1, descending=True, stable=True)
     return head, by_id.gather(1, order)
