@@ -105,8 +105,7 @@ def test_filters_keep_exactly_the_plain_set(
     params = SamplingParams(1, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
     expected, gap = kept(logits.double().numpy(), params)
     assume(gap > 1e-6)
-    columns = (torch.tensor([[value]]) for value in (temperature, top_p, min_p))
-    filters = Filters(*columns, torch.tensor([[top_k]]))
+    filters = Filters(*map(torch.tensor, ([[temperature]], [[top_p]], [[min_p]], [[top_k]])))
     found, ids, known = passing(logits[None], width, filters)
     if not known:
         found, ids, _ = passing(logits[None], len(logits), filters)
