@@ -20,7 +20,8 @@ STUBS = ("_pb2", "_pb2_grpc")
 PURE = (
     *("gateway_svc/scheduling", "gateway_svc/limits.py", "gateway_svc/prior.py"),
     *("predictor_svc/encoder.py", "predictor_svc/batcher.py", "predictor_svc/lengths.py"),
-    *("engine_svc/scheduler.py", "engine_svc/sequence.py", "engine_svc/blocks.py"),
+    *("engine_svc/scheduler.py", "engine_svc/step.py", "engine_svc/sequence.py"),
+    *("engine_svc/blocks.py", "engine_svc/prefix.py"),
 )
 IMPURE_IMPORTS = (
     *("grpc", "google.protobuf", "torch", "onnxruntime", "transformers"),

@@ -26,17 +26,17 @@ from ssjf.engine.v1 import prompt_pb2 as ssjf_dot_engine_dot_v1_dot_prompt__pb2
 from ssjf.engine.v1 import sampling_pb2 as ssjf_dot_engine_dot_v1_dot_sampling__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bssjf/engine/v1/engine.proto\x12\x0essjf.engine.v1\x1a\x1bssjf/engine/v1/prompt.proto\x1a\x1dssjf/engine/v1/sampling.proto\"\xf4\x01\n\x0cServeRequest\x12&\n\x05hello\x18\x01 \x01(\x0b\x32\x15.ssjf.engine.v1.HelloH\x00\x12/\n\x05\x62\x61tch\x18\x02 \x01(\x0b\x32\x1e.ssjf.engine.v1.ScheduledBatchH\x00\x12(\n\x06\x63\x61ncel\x18\x03 \x01(\x0b\x32\x16.ssjf.engine.v1.CancelH\x00\x12&\n\x05\x64rain\x18\x04 \x01(\x0b\x32\x15.ssjf.engine.v1.DrainH\x00\x12.\n\theartbeat\x18\x05 \x01(\x0b\x32\x19.ssjf.engine.v1.HeartbeatH\x00\x42\t\n\x07message\"\xe2\x02\n\rServeResponse\x12*\n\x07welcome\x18\x01 \x01(\x0b\x32\x17.ssjf.engine.v1.WelcomeH\x00\x12*\n\x04step\x18\x02 \x01(\x0b\x32\x1a.ssjf.engine.v1.StepOutputH\x00\x12\x34\n\x08\x66inished\x18\x03 \x01(\x0b\x32 .ssjf.engine.v1.SequenceFinishedH\x00\x12.\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x1d.ssjf.engine.v1.SequenceErrorH\x00\x12,\n\x08\x63\x61pacity\x18\x05 \x01(\x0b\x32\x18.ssjf.engine.v1.CapacityH\x00\x12.\n\theartbeat\x18\x06 \x01(\x0b\x32\x19.ssjf.engine.v1.HeartbeatH\x00\x12*\n\x07\x64rained\x18\x07 \x01(\x0b\x32\x17.ssjf.engine.v1.DrainedH\x00\x42\t\n\x07message\"x\n\x05Hello\x12\x12\n\ngateway_id\x18\x01 \x01(\t\x12\x17\n\x0fschema_revision\x18\x02 \x01(\r\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12\x33\n\rbatching_mode\x18\x04 \x01(\x0e\x32\x1c.ssjf.engine.v1.BatchingMode\"\xe5\x01\n\x07Welcome\x12\x11\n\tengine_id\x18\x01 \x01(\t\x12\x17\n\x0fschema_revision\x18\x02 \x01(\r\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12(\n\x05model\x18\x04 \x01(\x0b\x32\x19.ssjf.engine.v1.ModelInfo\x12,\n\x06limits\x18\x05 \x01(\x0b\x32\x1c.ssjf.engine.v1.EngineLimits\x12\x34\n\x0e\x62\x61tching_modes\x18\x06 \x03(\x0e\x32\x1c.ssjf.engine.v1.BatchingMode\x12\x11\n\tbenchmark\x18\x07 \x01(\x08\"\xc6\x01\n\tModelInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x02 \x01(\t\x12\x17\n\x0fvocabulary_size\x18\x03 \x01(\r\x12\x17\n\x0fvocabulary_hash\x18\x04 \x01(\t\x12\x15\n\reos_token_ids\x18\x05 \x03(\r\x12\x19\n\x11has_chat_template\x18\x06 \x01(\x08\x12\x12\n\nparameters\x18\x07 \x01(\x04\x12\r\n\x05\x64type\x18\x08 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\t \x01(\t\"T\n\x0c\x45ngineLimits\x12\x15\n\rmax_sequences\x18\x01 \x01(\r\x12\x1a\n\x12max_context_tokens\x18\x02 \x01(\r\x12\x11\n\tkv_tokens\x18\x03 \x01(\x04\"O\n\x0eScheduledBatch\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\x04\x12+\n\tsequences\x18\x02 \x03(\x0b\x32\x18.ssjf.engine.v1.Sequence\"\x9a\x01\n\x08Sequence\x12\x13\n\x0bsequence_id\x18\x01 \x01(\x04\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x18\n\x10prompt_token_ids\x18\x03 \x03(\r\x12\x30\n\x08sampling\x18\x04 \x01(\x0b\x32\x1e.ssjf.engine.v1.SamplingParams\x12\x19\n\x11\x62\x65nchmark_payload\x18\x05 \x01(\x0c\"0\n\x10\x42\x65nchmarkPayload\x12\x1c\n\x14\x66orced_output_tokens\x18\x01 \x01(\r\"\x1e\n\x06\x43\x61ncel\x12\x14\n\x0csequence_ids\x18\x01 \x03(\x04\"\x07\n\x05\x44rain\"\t\n\x07\x44rained\"\x1a\n\tHeartbeat\x12\r\n\x05\x63ount\x18\x01 \x01(\x04\"^\n\nStepOutput\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x31\n\tsequences\x18\x02 \x03(\x0b\x32\x1e.ssjf.engine.v1.SequenceTokens\x12\x0f\n\x07step_ms\x18\x03 \x01(\x02\"\x8c\x01\n\x0eSequenceTokens\x12\x13\n\x0bsequence_id\x18\x01 \x01(\x04\x12\x13\n\x0b\x66irst_index\x18\x02 \x01(\r\x12\x11\n\ttoken_ids\x18\x03 \x03(\r\x12\x0c\n\x04text\x18\x04 \x01(\t\x12/\n\x08logprobs\x18\x05 \x03(\x0b\x32\x1d.ssjf.engine.v1.TokenLogprobs\"\xa0\x02\n\x10SequenceFinished\x12\x13\n\x0bsequence_id\x18\x01 \x01(\x04\x12,\n\x06reason\x18\x02 \x01(\x0e\x32\x1c.ssjf.engine.v1.FinishReason\x12\x18\n\x0bstop_string\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x1a\n\rstop_token_id\x18\x04 \x01(\rH\x01\x88\x01\x01\x12\x15\n\rprompt_tokens\x18\x05 \x01(\r\x12\x1c\n\x14\x63\x61\x63hed_prompt_tokens\x18\x06 \x01(\r\x12\x15\n\routput_tokens\x18\x07 \x01(\r\x12\x12\n\nprefill_ms\x18\x08 \x01(\x02\x12\x11\n\tdecode_ms\x18\t \x01(\x02\x42\x0e\n\x0c_stop_stringB\x10\n\x0e_stop_token_id\"}\n\rSequenceError\x12\x13\n\x0bsequence_id\x18\x01 \x01(\x04\x12/\n\x04\x63ode\x18\x02 \x01(\x0e\x32!.ssjf.engine.v1.SequenceErrorCode\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x15\n\routput_tokens\x18\x04 \x01(\r\"g\n\x08\x43\x61pacity\x12\x16\n\x0e\x66ree_sequences\x18\x01 \x01(\r\x12\x16\n\x0e\x66ree_kv_tokens\x18\x02 \x01(\x04\x12\x19\n\x11running_sequences\x18\x03 \x01(\r\x12\x10\n\x08\x62\x61tch_id\x18\x04 \x01(\x04\"R\n\x0fTokenizeRequest\x12\x10\n\x06prompt\x18\x01 \x01(\tH\x00\x12$\n\x04\x63hat\x18\x02 \x01(\x0b\x32\x14.ssjf.engine.v1.ChatH\x00\x42\x07\n\x05input\"%\n\x10TokenizeResponse\x12\x11\n\ttoken_ids\x18\x01 \x03(\r\"\x15\n\x13GetModelInfoRequest\"n\n\x14GetModelInfoResponse\x12(\n\x05model\x18\x01 \x01(\x0b\x32\x19.ssjf.engine.v1.ModelInfo\x12,\n\x06limits\x18\x02 \x01(\x0b\x32\x1c.ssjf.engine.v1.EngineLimits*~\n\x0c\x42\x61tchingMode\x12\x1d\n\x19\x42\x41TCHING_MODE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x42\x41TCHING_MODE_NONE\x10\x01\x12\x19\n\x15\x42\x41TCHING_MODE_DYNAMIC\x10\x02\x12\x1c\n\x18\x42\x41TCHING_MODE_CONTINUOUS\x10\x03*\xc2\x01\n\x11SequenceErrorCode\x12#\n\x1fSEQUENCE_ERROR_CODE_UNSPECIFIED\x10\x00\x12\x1f\n\x1bSEQUENCE_ERROR_CODE_INVALID\x10\x01\x12$\n SEQUENCE_ERROR_CODE_KV_EXHAUSTED\x10\x02\x12\x1f\n\x1bSEQUENCE_ERROR_CODE_NUMERIC\x10\x03\x12 \n\x1cSEQUENCE_ERROR_CODE_INTERNAL\x10\x04\x32\x83\x02\n\rEngineService\x12H\n\x05Serve\x12\x1c.ssjf.engine.v1.ServeRequest\x1a\x1d.ssjf.engine.v1.ServeResponse(\x01\x30\x01\x12M\n\x08Tokenize\x12\x1f.ssjf.engine.v1.TokenizeRequest\x1a .ssjf.engine.v1.TokenizeResponse\x12Y\n\x0cGetModelInfo\x12#.ssjf.engine.v1.GetModelInfoRequest\x1a$.ssjf.engine.v1.GetModelInfoResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bssjf/engine/v1/engine.proto\x12\x0essjf.engine.v1\x1a\x1bssjf/engine/v1/prompt.proto\x1a\x1dssjf/engine/v1/sampling.proto\"\xf4\x01\n\x0cServeRequest\x12&\n\x05hello\x18\x01 \x01(\x0b\x32\x15.ssjf.engine.v1.HelloH\x00\x12/\n\x05\x62\x61tch\x18\x02 \x01(\x0b\x32\x1e.ssjf.engine.v1.ScheduledBatchH\x00\x12(\n\x06\x63\x61ncel\x18\x03 \x01(\x0b\x32\x16.ssjf.engine.v1.CancelH\x00\x12&\n\x05\x64rain\x18\x04 \x01(\x0b\x32\x15.ssjf.engine.v1.DrainH\x00\x12.\n\theartbeat\x18\x05 \x01(\x0b\x32\x19.ssjf.engine.v1.HeartbeatH\x00\x42\t\n\x07message\"\xe2\x02\n\rServeResponse\x12*\n\x07welcome\x18\x01 \x01(\x0b\x32\x17.ssjf.engine.v1.WelcomeH\x00\x12*\n\x04step\x18\x02 \x01(\x0b\x32\x1a.ssjf.engine.v1.StepOutputH\x00\x12\x34\n\x08\x66inished\x18\x03 \x01(\x0b\x32 .ssjf.engine.v1.SequenceFinishedH\x00\x12.\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x1d.ssjf.engine.v1.SequenceErrorH\x00\x12,\n\x08\x63\x61pacity\x18\x05 \x01(\x0b\x32\x18.ssjf.engine.v1.CapacityH\x00\x12.\n\theartbeat\x18\x06 \x01(\x0b\x32\x19.ssjf.engine.v1.HeartbeatH\x00\x12*\n\x07\x64rained\x18\x07 \x01(\x0b\x32\x17.ssjf.engine.v1.DrainedH\x00\x42\t\n\x07message\"x\n\x05Hello\x12\x12\n\ngateway_id\x18\x01 \x01(\t\x12\x17\n\x0fschema_revision\x18\x02 \x01(\r\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12\x33\n\rbatching_mode\x18\x04 \x01(\x0e\x32\x1c.ssjf.engine.v1.BatchingMode\"\xe5\x01\n\x07Welcome\x12\x11\n\tengine_id\x18\x01 \x01(\t\x12\x17\n\x0fschema_revision\x18\x02 \x01(\r\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12(\n\x05model\x18\x04 \x01(\x0b\x32\x19.ssjf.engine.v1.ModelInfo\x12,\n\x06limits\x18\x05 \x01(\x0b\x32\x1c.ssjf.engine.v1.EngineLimits\x12\x34\n\x0e\x62\x61tching_modes\x18\x06 \x03(\x0e\x32\x1c.ssjf.engine.v1.BatchingMode\x12\x11\n\tbenchmark\x18\x07 \x01(\x08\"\xc6\x01\n\tModelInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x02 \x01(\t\x12\x17\n\x0fvocabulary_size\x18\x03 \x01(\r\x12\x17\n\x0fvocabulary_hash\x18\x04 \x01(\t\x12\x15\n\reos_token_ids\x18\x05 \x03(\r\x12\x19\n\x11has_chat_template\x18\x06 \x01(\x08\x12\x12\n\nparameters\x18\x07 \x01(\x04\x12\r\n\x05\x64type\x18\x08 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\t \x01(\t\"m\n\x0c\x45ngineLimits\x12\x15\n\rmax_sequences\x18\x01 \x01(\r\x12\x1a\n\x12max_context_tokens\x18\x02 \x01(\r\x12\x11\n\tkv_tokens\x18\x03 \x01(\x04\x12\x17\n\x0fkv_block_tokens\x18\x04 \x01(\r\"O\n\x0eScheduledBatch\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\x04\x12+\n\tsequences\x18\x02 \x03(\x0b\x32\x18.ssjf.engine.v1.Sequence\"\xcd\x01\n\x08Sequence\x12\x13\n\x0bsequence_id\x18\x01 \x01(\x04\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x18\n\x10prompt_token_ids\x18\x03 \x03(\r\x12\x30\n\x08sampling\x18\x04 \x01(\x0b\x32\x1e.ssjf.engine.v1.SamplingParams\x12\x19\n\x11\x62\x65nchmark_payload\x18\x05 \x01(\x0c\x12\x12\n\ncache_salt\x18\x06 \x01(\t\x12\x1d\n\x15kv_reservation_tokens\x18\x07 \x01(\r\"0\n\x10\x42\x65nchmarkPayload\x12\x1c\n\x14\x66orced_output_tokens\x18\x01 \x01(\r\"\x1e\n\x06\x43\x61ncel\x12\x14\n\x0csequence_ids\x18\x01 \x03(\x04\"\x07\n\x05\x44rain\"\t\n\x07\x44rained\"\x1a\n\tHeartbeat\x12\r\n\x05\x63ount\x18\x01 \x01(\x04\"\xcc\x01\n\nStepOutput\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x0f\n\x07step_ms\x18\x03 \x01(\x02\x12\x14\n\x0csequence_ids\x18\x04 \x03(\x04\x12\x0f\n\x07indices\x18\x05 \x03(\r\x12\x11\n\ttoken_ids\x18\x06 \x03(\r\x12\r\n\x05texts\x18\x07 \x03(\t\x12\x14\n\x0clogprob_rows\x18\x08 \x03(\r\x12/\n\x08logprobs\x18\t \x03(\x0b\x32\x1d.ssjf.engine.v1.TokenLogprobsJ\x04\x08\x02\x10\x03R\tsequences\"\xa0\x02\n\x10SequenceFinished\x12\x13\n\x0bsequence_id\x18\x01 \x01(\x04\x12,\n\x06reason\x18\x02 \x01(\x0e\x32\x1c.ssjf.engine.v1.FinishReason\x12\x18\n\x0bstop_string\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x1a\n\rstop_token_id\x18\x04 \x01(\rH\x01\x88\x01\x01\x12\x15\n\rprompt_tokens\x18\x05 \x01(\r\x12\x1c\n\x14\x63\x61\x63hed_prompt_tokens\x18\x06 \x01(\r\x12\x15\n\routput_tokens\x18\x07 \x01(\r\x12\x12\n\nprefill_ms\x18\x08 \x01(\x02\x12\x11\n\tdecode_ms\x18\t \x01(\x02\x42\x0e\n\x0c_stop_stringB\x10\n\x0e_stop_token_id\"}\n\rSequenceError\x12\x13\n\x0bsequence_id\x18\x01 \x01(\x04\x12/\n\x04\x63ode\x18\x02 \x01(\x0e\x32!.ssjf.engine.v1.SequenceErrorCode\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x15\n\routput_tokens\x18\x04 \x01(\r\"g\n\x08\x43\x61pacity\x12\x16\n\x0e\x66ree_sequences\x18\x01 \x01(\r\x12\x16\n\x0e\x66ree_kv_tokens\x18\x02 \x01(\x04\x12\x19\n\x11running_sequences\x18\x03 \x01(\r\x12\x10\n\x08\x62\x61tch_id\x18\x04 \x01(\x04\"R\n\x0fTokenizeRequest\x12\x10\n\x06prompt\x18\x01 \x01(\tH\x00\x12$\n\x04\x63hat\x18\x02 \x01(\x0b\x32\x14.ssjf.engine.v1.ChatH\x00\x42\x07\n\x05input\"%\n\x10TokenizeResponse\x12\x11\n\ttoken_ids\x18\x01 \x03(\r\"\x15\n\x13GetModelInfoRequest\"n\n\x14GetModelInfoResponse\x12(\n\x05model\x18\x01 \x01(\x0b\x32\x19.ssjf.engine.v1.ModelInfo\x12,\n\x06limits\x18\x02 \x01(\x0b\x32\x1c.ssjf.engine.v1.EngineLimits*~\n\x0c\x42\x61tchingMode\x12\x1d\n\x19\x42\x41TCHING_MODE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x42\x41TCHING_MODE_NONE\x10\x01\x12\x19\n\x15\x42\x41TCHING_MODE_DYNAMIC\x10\x02\x12\x1c\n\x18\x42\x41TCHING_MODE_CONTINUOUS\x10\x03*\xc2\x01\n\x11SequenceErrorCode\x12#\n\x1fSEQUENCE_ERROR_CODE_UNSPECIFIED\x10\x00\x12\x1f\n\x1bSEQUENCE_ERROR_CODE_INVALID\x10\x01\x12$\n SEQUENCE_ERROR_CODE_KV_EXHAUSTED\x10\x02\x12\x1f\n\x1bSEQUENCE_ERROR_CODE_NUMERIC\x10\x03\x12 \n\x1cSEQUENCE_ERROR_CODE_INTERNAL\x10\x04\x32\x83\x02\n\rEngineService\x12H\n\x05Serve\x12\x1c.ssjf.engine.v1.ServeRequest\x1a\x1d.ssjf.engine.v1.ServeResponse(\x01\x30\x01\x12M\n\x08Tokenize\x12\x1f.ssjf.engine.v1.TokenizeRequest\x1a .ssjf.engine.v1.TokenizeResponse\x12Y\n\x0cGetModelInfo\x12#.ssjf.engine.v1.GetModelInfoRequest\x1a$.ssjf.engine.v1.GetModelInfoResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ssjf.engine.v1.engine_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_BATCHINGMODE']._serialized_start=2740
-  _globals['_BATCHINGMODE']._serialized_end=2866
-  _globals['_SEQUENCEERRORCODE']._serialized_start=2869
-  _globals['_SEQUENCEERRORCODE']._serialized_end=3063
+  _globals['_BATCHINGMODE']._serialized_start=2784
+  _globals['_BATCHINGMODE']._serialized_end=2910
+  _globals['_SEQUENCEERRORCODE']._serialized_start=2913
+  _globals['_SEQUENCEERRORCODE']._serialized_end=3107
   _globals['_SERVEREQUEST']._serialized_start=108
   _globals['_SERVEREQUEST']._serialized_end=352
   _globals['_SERVERESPONSE']._serialized_start=355
@@ -48,39 +48,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODELINFO']._serialized_start=1066
   _globals['_MODELINFO']._serialized_end=1264
   _globals['_ENGINELIMITS']._serialized_start=1266
-  _globals['_ENGINELIMITS']._serialized_end=1350
-  _globals['_SCHEDULEDBATCH']._serialized_start=1352
-  _globals['_SCHEDULEDBATCH']._serialized_end=1431
-  _globals['_SEQUENCE']._serialized_start=1434
-  _globals['_SEQUENCE']._serialized_end=1588
-  _globals['_BENCHMARKPAYLOAD']._serialized_start=1590
-  _globals['_BENCHMARKPAYLOAD']._serialized_end=1638
-  _globals['_CANCEL']._serialized_start=1640
-  _globals['_CANCEL']._serialized_end=1670
-  _globals['_DRAIN']._serialized_start=1672
-  _globals['_DRAIN']._serialized_end=1679
-  _globals['_DRAINED']._serialized_start=1681
-  _globals['_DRAINED']._serialized_end=1690
-  _globals['_HEARTBEAT']._serialized_start=1692
-  _globals['_HEARTBEAT']._serialized_end=1718
-  _globals['_STEPOUTPUT']._serialized_start=1720
-  _globals['_STEPOUTPUT']._serialized_end=1814
-  _globals['_SEQUENCETOKENS']._serialized_start=1817
-  _globals['_SEQUENCETOKENS']._serialized_end=1957
-  _globals['_SEQUENCEFINISHED']._serialized_start=1960
-  _globals['_SEQUENCEFINISHED']._serialized_end=2248
-  _globals['_SEQUENCEERROR']._serialized_start=2250
-  _globals['_SEQUENCEERROR']._serialized_end=2375
-  _globals['_CAPACITY']._serialized_start=2377
-  _globals['_CAPACITY']._serialized_end=2480
-  _globals['_TOKENIZEREQUEST']._serialized_start=2482
-  _globals['_TOKENIZEREQUEST']._serialized_end=2564
-  _globals['_TOKENIZERESPONSE']._serialized_start=2566
-  _globals['_TOKENIZERESPONSE']._serialized_end=2603
-  _globals['_GETMODELINFOREQUEST']._serialized_start=2605
-  _globals['_GETMODELINFOREQUEST']._serialized_end=2626
-  _globals['_GETMODELINFORESPONSE']._serialized_start=2628
-  _globals['_GETMODELINFORESPONSE']._serialized_end=2738
-  _globals['_ENGINESERVICE']._serialized_start=3066
-  _globals['_ENGINESERVICE']._serialized_end=3325
+  _globals['_ENGINELIMITS']._serialized_end=1375
+  _globals['_SCHEDULEDBATCH']._serialized_start=1377
+  _globals['_SCHEDULEDBATCH']._serialized_end=1456
+  _globals['_SEQUENCE']._serialized_start=1459
+  _globals['_SEQUENCE']._serialized_end=1664
+  _globals['_BENCHMARKPAYLOAD']._serialized_start=1666
+  _globals['_BENCHMARKPAYLOAD']._serialized_end=1714
+  _globals['_CANCEL']._serialized_start=1716
+  _globals['_CANCEL']._serialized_end=1746
+  _globals['_DRAIN']._serialized_start=1748
+  _globals['_DRAIN']._serialized_end=1755
+  _globals['_DRAINED']._serialized_start=1757
+  _globals['_DRAINED']._serialized_end=1766
+  _globals['_HEARTBEAT']._serialized_start=1768
+  _globals['_HEARTBEAT']._serialized_end=1794
+  _globals['_STEPOUTPUT']._serialized_start=1797
+  _globals['_STEPOUTPUT']._serialized_end=2001
+  _globals['_SEQUENCEFINISHED']._serialized_start=2004
+  _globals['_SEQUENCEFINISHED']._serialized_end=2292
+  _globals['_SEQUENCEERROR']._serialized_start=2294
+  _globals['_SEQUENCEERROR']._serialized_end=2419
+  _globals['_CAPACITY']._serialized_start=2421
+  _globals['_CAPACITY']._serialized_end=2524
+  _globals['_TOKENIZEREQUEST']._serialized_start=2526
+  _globals['_TOKENIZEREQUEST']._serialized_end=2608
+  _globals['_TOKENIZERESPONSE']._serialized_start=2610
+  _globals['_TOKENIZERESPONSE']._serialized_end=2647
+  _globals['_GETMODELINFOREQUEST']._serialized_start=2649
+  _globals['_GETMODELINFOREQUEST']._serialized_end=2670
+  _globals['_GETMODELINFORESPONSE']._serialized_start=2672
+  _globals['_GETMODELINFORESPONSE']._serialized_end=2782
+  _globals['_ENGINESERVICE']._serialized_start=3110
+  _globals['_ENGINESERVICE']._serialized_end=3369
 # @@protoc_insertion_point(module_scope)
