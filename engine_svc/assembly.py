@@ -75,7 +75,6 @@ def build(settings: EngineSettings, loaded: LoadedModel) -> Assembled:
     engine = Engine(
         scheduler=Scheduler(blocks, max_sequences=shape.max_sequences, max_prefill_tokens=prefill),
         runner=runner,
-        decode=loaded.tokenizer.decode,
         eos_token_ids=loaded.eos_token_ids,
         mailbox=mailbox,
     )

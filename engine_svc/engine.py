@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Set
+from dataclasses import replace
 from typing import Protocol
 
 import torch
 
-from engine_svc import metrics
-from engine_svc.detokenizer import Decode, Detokenizer
 from engine_svc.mailbox import Mailbox
 from engine_svc.messages import (
     Attach,
@@ -24,7 +23,7 @@ from engine_svc.messages import (
     Drain,
     Failed,
     Finished,
-    NewToken,
+    FirstToken,
     Report,
     Sink,
     Start,
@@ -32,7 +31,7 @@ from engine_svc.messages import (
 )
 from engine_svc.sampler import NUMERIC_FAULT, Sampled
 from engine_svc.scheduler import Capacity, Scheduler, Step
-from engine_svc.sequence import Ending, FailureCode, FinishReason, Sequence
+from engine_svc.sequence import Ending, FailureCode, Sequence
 
 
 class StepRunner(Protocol):
@@ -53,20 +52,18 @@ class Engine:
         *,
         scheduler: Scheduler,
         runner: StepRunner,
-        decode: Decode,
         eos_token_ids: Set[int],
         mailbox: Mailbox,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._scheduler = scheduler
         self._runner = runner
-        self._decode = decode
         self._eos_token_ids = eos_token_ids
         self._mailbox = mailbox
         self._clock = clock
         self._sink: Sink | None = None
-        self._detokenizers: dict[int, Detokenizer] = {}
         self._steps = 0
+        self._out_of_memory = 0
         self._batch_id = 0
         self._draining = False
         self._closing = False
@@ -93,17 +90,17 @@ class Engine:
 
     def _obey(self, command: Command) -> None:
         match command:
-            case Attach(sink):
+            case Attach(sink=sink):
                 self._sink, self._batch_id, self._told = sink, 0, None
                 self._draining = self._closing
             case Detach():
-                self._forget(self._scheduler.cancel_all())
+                self._scheduler.cancel_all()
                 self._sink = None
             case Start(batch_id, sequences, refused):
                 self._batch_id = batch_id
                 self._start(sequences, refused)
             case Cancel(sequence_ids):
-                self._forget(self._scheduler.cancel(sequence_ids))
+                self._scheduler.cancel(sequence_ids)
             case Drain(for_good):
                 self._draining, self._closing = True, self._closing or for_good
             case Stop():
@@ -118,15 +115,7 @@ class Engine:
             self._report(Report(failed=(*refused, *failed)))
         for sequence in sequences:
             if sequence not in too_large:
-                self._detokenizers[sequence.sequence_id] = Detokenizer(
-                    self._decode, sequence.params.stop
-                )
                 self._scheduler.add(sequence)
-
-    def _forget(self, cancelled: list[Sequence]) -> None:
-        for sequence in cancelled:
-            del self._detokenizers[sequence.sequence_id]
-            metrics.ENDED.labels("cancelled").inc()
 
     def _run(self, step: Step, began_s: float) -> list[tuple[Sequence, Sampled | None]]:
         """Each sequence of the step with its result; None where memory ran out for it alone."""
@@ -137,7 +126,7 @@ class Engine:
         try:
             return list(zip(step.sequences, self._runner.run(step), strict=True))
         except torch.OutOfMemoryError:
-            metrics.OUT_OF_MEMORY.inc()
+            self._out_of_memory += 1
         # Outside the except block, whose traceback would keep the tensors alive.
         if len(step.sequences) == 1:
             return [(step.sequences[0], None)]
@@ -145,47 +134,46 @@ class Engine:
 
     def _commit(self, results: list[tuple[Sequence, Sampled | None]], began_s: float) -> None:
         now_s = self._clock()
-        tokens: list[NewToken] = []
-        finished: list[Finished] = []
+        good: list[tuple[Sequence, Sampled]] = []
         failed: list[Failed] = []
         for sequence, sampled in results:
             if sampled is None or sampled.token_id == NUMERIC_FAULT:
                 failed.append(self._fail(sequence, sampled))
-                continue
-            token, ending = self._append(sequence, sampled, now_s)
-            tokens.append(token)
-            if ending is not None:
+            else:
+                good.append((sequence, sampled))
+        prompts = [sequence for sequence, _ in results if not sequence.output]
+        for sequence, sampled in good:
+            sequence.output.append(sampled.token_id)
+        first = tuple(self._first(sequence, now_s) for sequence, _ in good if sequence in prompts)
+        finished: list[Finished] = []
+        for sequence, _ in good:
+            if ending := sequence.ending(self._eos_token_ids):
                 finished.append(self._finish(sequence, ending, now_s))
-        if results:
-            self._count(results, tokens, now_s - began_s)
-        self._tell(tuple(tokens), tuple(finished), tuple(failed), (now_s - began_s) * 1e3)
+        self._steps += bool(results)
+        logprobs = {s.sequence_id: d.logprobs for s, d in good if d.logprobs is not None}
+        self._tell(
+            Report(
+                step=self._steps,
+                step_ms=(now_s - began_s) * 1e3,
+                sequence_ids=tuple(sequence.sequence_id for sequence, _ in good),
+                token_ids=tuple(sampled.token_id for _, sampled in good),
+                indices=tuple(len(sequence.output) - 1 for sequence, _ in good),
+                logprobs=logprobs or None,
+                first=first,
+                finished=tuple(finished),
+                failed=tuple(failed),
+                prompt_tokens=sum(len(sequence.prompt) for sequence in prompts),
+                out_of_memory=self._out_of_memory,
+            )
+        )
 
-    def _append(
-        self, sequence: Sequence, sampled: Sampled, now_s: float
-    ) -> tuple[NewToken, Ending | None]:
-        if not sequence.output:
-            sequence.first_token_s = now_s
-        sequence.output.append(sampled.token_id)
-        ending = sequence.ending(self._eos_token_ids)
-        text, stop = self._text(sequence, ending)
-        if stop is not None:
-            ending = Ending(FinishReason.STOP, stop_string=stop)
-        index = len(sequence.output) - 1
-        token = NewToken(sequence.sequence_id, index, sampled.token_id, text, sampled.logprobs)
-        return token, ending
-
-    def _text(self, sequence: Sequence, ending: Ending | None) -> tuple[str, str | None]:
-        detokenizer = self._detokenizers[sequence.sequence_id]
-        if ending is not None and ending.stop_token_id is not None:
-            # The token that ends the answer is counted and sent; it is no text.
-            return detokenizer.flush(), None
-        text, stop = detokenizer.feed(sequence.output[-1], may_stop=sequence.may_stop)
-        if ending is not None and stop is None:
-            text += detokenizer.flush()
-        return text, stop
+    def _first(self, sequence: Sequence, now_s: float) -> FirstToken:
+        sequence.first_token_s = now_s
+        prefill_ms = (now_s - sequence.first_step_s) * 1e3
+        return FirstToken(sequence.sequence_id, prefill_ms=prefill_ms)
 
     def _finish(self, sequence: Sequence, ending: Ending, now_s: float) -> Finished:
-        self._end(sequence, ending.reason.name.lower())
+        self._scheduler.end(sequence)
         return Finished(
             sequence_id=sequence.sequence_id,
             ending=ending,
@@ -201,56 +189,29 @@ class Engine:
         else:
             code, message = FailureCode.NUMERIC, "NaN or infinity in the logits"
             self._runner.clear(sequence)
-        self._end(sequence, code.name.lower())
+        self._scheduler.end(sequence)
         return Failed(sequence.sequence_id, code, message, len(sequence.output))
 
-    def _end(self, sequence: Sequence, outcome: str) -> None:
-        self._scheduler.end(sequence)
-        del self._detokenizers[sequence.sequence_id]
-        metrics.ENDED.labels(outcome).inc()
-
-    def _count(
-        self,
-        results: list[tuple[Sequence, Sampled | None]],
-        tokens: list[NewToken],
-        step_s: float,
-    ) -> None:
-        self._steps += 1
-        metrics.STEPS.inc()
-        metrics.STEP_SECONDS.observe(step_s)
-        metrics.OUTPUT_TOKENS.inc(len(tokens))
-        started = [sequence for sequence, _ in results if len(sequence.output) <= 1]
-        metrics.PROMPT_TOKENS.inc(sum(len(sequence.prompt) for sequence in started))
-
-    def _tell(
-        self,
-        tokens: tuple[NewToken, ...],
-        finished: tuple[Finished, ...],
-        failed: tuple[Failed, ...],
-        step_ms: float,
-    ) -> None:
+    def _tell(self, report: Report) -> None:
         capacity = self._scheduler.capacity()
-        metrics.RUNNING.set(capacity.running_sequences)
-        metrics.FREE_KV_TOKENS.set(capacity.free_kv_tokens)
         if self._draining:
             capacity = Capacity(0, 0, capacity.running_sequences)
         changed = (capacity, self._batch_id) != self._told
         idle = not self._scheduler.has_work
         if idle:
             self._scheduler.check()
-        report = Report(
-            step=self._steps,
-            step_ms=step_ms,
-            tokens=tokens,
-            finished=finished,
-            failed=failed,
-            capacity=capacity if changed else None,
-            batch_id=self._batch_id,
-            drained=idle and self._draining,
-        )
+        drained = idle and self._draining
         self._told = capacity, self._batch_id
-        if changed or tokens or finished or failed or report.drained:
-            self._report(report)
+        if changed or report.sequence_ids or report.failed or drained:
+            self._out_of_memory = 0
+            self._report(
+                replace(
+                    report,
+                    capacity=capacity if changed else None,
+                    batch_id=self._batch_id,
+                    drained=drained,
+                )
+            )
 
     def _report(self, report: Report) -> None:
         if self._sink is not None:
