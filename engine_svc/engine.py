@@ -65,7 +65,7 @@ class Flight:
     """A step that was launched, in parts where memory was short."""
 
     parts: tuple[tuple[Rows, Pending], ...]
-    exhausted: tuple[Sequence, ...]
+    exhausted: Rows
     """Sequences for which alone memory was not enough."""
     outcome: Outcome
     """What is known of the step before its results."""
@@ -180,7 +180,7 @@ class Engine:
             preempted=step.preempted,
             out_of_memory=shortages,
         )
-        return Flight(tuple(parts), tuple(exhausted), outcome)
+        return Flight(tuple(parts), rows_of(tuple(exhausted)), outcome)
 
     def _launch_parts(
         self, step: Step, parts: list[tuple[Rows, Pending]], exhausted: list[Sequence]
