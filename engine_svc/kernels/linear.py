@@ -15,7 +15,7 @@ from torch import Tensor
 
 from engine_svc.kernels.launch import overlap
 from engine_svc.kernels.tiles import Tile
-from engine_svc.kernels.waiting import wait
+from engine_svc.kernels.waiting import prefetch_rows, wait
 
 
 @triton.jit  # type: ignore[untyped-decorator, unused-ignore]
@@ -24,7 +24,7 @@ def _tile_kernel(  # type: ignore[no-untyped-def]
     OUT: tl.constexpr, INNER: tl.constexpr,
     NORM: tl.constexpr, BIAS: tl.constexpr, GATED: tl.constexpr, ADDED: tl.constexpr,
     TILE_ROWS: tl.constexpr, TILE_OUT: tl.constexpr, TILE_INNER: tl.constexpr,
-    STAGES: tl.constexpr, OVERLAP: tl.constexpr,
+    STAGES: tl.constexpr, AHEAD: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     column = tl.program_id(0) * TILE_OUT + tl.arange(0, TILE_OUT)
     row = tl.program_id(1) * TILE_ROWS + tl.arange(0, TILE_ROWS)
@@ -33,10 +33,14 @@ def _tile_kernel(  # type: ignore[no-untyped-def]
     read_row = tl.where(row < rows, row, 0).to(tl.int64)
     read_column = tl.where(column < OUT, column, 0).to(tl.int64)
     x_cells = x_ptr + read_row[:, None] * INNER + inner[None, :]
-    weight_cells = weight_ptr + read_column[:, None] * INNER + inner[None, :]
+    weight_rows = weight_ptr + read_column[:, None] * INNER
+    weight_cells = weight_rows + inner[None, :]
     sums = tl.zeros([TILE_ROWS, TILE_OUT], tl.float32)
     up_sums = tl.zeros([TILE_ROWS, TILE_OUT], tl.float32)
     squares = tl.zeros([TILE_ROWS], tl.float32)
+    prefetch_rows(weight_rows, INNER, AHEAD, OVERLAP)
+    if GATED:
+        prefetch_rows(weight_rows + OUT * INNER, INNER, AHEAD, OVERLAP)
     wait(OVERLAP)
     for start in tl.range(0, INNER, TILE_INNER, num_stages=STAGES):
         x = tl.load(x_cells + start)
@@ -72,7 +76,7 @@ def _row_kernel(  # type: ignore[no-untyped-def]
     OUT: tl.constexpr, INNER: tl.constexpr,
     NORM: tl.constexpr, BIAS: tl.constexpr, GATED: tl.constexpr, ADDED: tl.constexpr,
     TILE_OUT: tl.constexpr, TILE_INNER: tl.constexpr,
-    STAGES: tl.constexpr, OVERLAP: tl.constexpr,
+    STAGES: tl.constexpr, AHEAD: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     column = tl.program_id(0) * TILE_OUT + tl.arange(0, TILE_OUT)
     row = tl.program_id(1).to(tl.int64)
@@ -82,6 +86,9 @@ def _row_kernel(  # type: ignore[no-untyped-def]
     sums = tl.zeros([TILE_OUT, TILE_INNER], tl.float32)
     up_sums = tl.zeros([TILE_OUT, TILE_INNER], tl.float32)
     squares = tl.zeros([TILE_INNER], tl.float32)
+    prefetch_rows(weight_cells, INNER, AHEAD, OVERLAP)
+    if GATED:
+        prefetch_rows(weight_cells + OUT * INNER, INNER, AHEAD, OVERLAP)
     wait(OVERLAP)
     for start in tl.range(0, INNER, TILE_INNER, num_stages=STAGES):
         at = start + inner
@@ -145,6 +152,7 @@ def fused_linear(
         "TILE_OUT": tile.out,
         "TILE_INNER": tile.inner,
         "STAGES": tile.stages,
+        "AHEAD": min(tile.ahead, triton.next_power_of_2(inner)),
         "num_warps": tile.warps,
         **overlap(),
     }

@@ -23,6 +23,8 @@ class Tile:
     warps: int
     stages: int
     """Reads that are under way at once."""
+    ahead: int = 2048
+    """Numbers of each weight row that are asked for while the predecessor still runs."""
 
 
 SMALL_WEIGHT = 2**21
