@@ -24,10 +24,6 @@ def script(text: str) -> list[int]:
     return [*text.encode(), EOS]
 
 
-def decode(token_ids: Sequence[int]) -> str:
-    return bytes(t for t in token_ids if t != EOS).decode(errors="replace")
-
-
 @dataclass
 class ScriptedRunner:
     """Runs out of memory where `fits` says no; a script that has ended gives NaN."""
@@ -78,7 +74,6 @@ def scripted(runner: ScriptedRunner, shape: CacheShape = SHAPE) -> ScriptedEngin
     engine = Engine(
         scheduler=Scheduler(blocks, max_sequences=shape.max_sequences, max_prefill_tokens=256),
         runner=runner,
-        decode=decode,
         eos_token_ids=frozenset({EOS}),
         mailbox=mailbox,
         clock=Clock(),

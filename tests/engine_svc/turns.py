@@ -10,7 +10,7 @@ from engine_svc.assembly import Assembled
 from engine_svc.engine import Engine
 from engine_svc.kv_cache import CacheShape
 from engine_svc.mailbox import Mailbox
-from engine_svc.messages import Attach, Command, Failed, Finished, NewToken, Report, Start
+from engine_svc.messages import Attach, Command, Failed, Finished, Report, Start, TokenLogprobs
 from engine_svc.params import SamplingParams
 from engine_svc.scheduler import Capacity
 from engine_svc.sequence import Sequence as EngineSequence
@@ -25,6 +25,15 @@ class HasEngine(Protocol):
     def mailbox(self) -> Mailbox: ...
     @property
     def shape(self) -> CacheShape: ...
+
+
+@dataclass(frozen=True)
+class News:
+    """A token of one sequence."""
+
+    index: int
+    token_id: int
+    logprobs: TokenLogprobs | None
 
 
 @dataclass
@@ -67,16 +76,20 @@ class Turns:
             shape.max_sequences, shape.total_blocks * shape.block_tokens, 0
         )
 
-    def news(self, sequence_id: int) -> list[NewToken]:
-        found = [t for r in self.reports for t in r.tokens if t.sequence_id == sequence_id]
+    def news(self, sequence_id: int) -> list[News]:
+        found = [
+            News(index, token_id, (report.logprobs or {}).get(sequence_id))
+            for report in self.reports
+            for each, token_id, index in zip(
+                report.sequence_ids, report.token_ids, report.indices, strict=True
+            )
+            if each == sequence_id
+        ]
         assert [t.index for t in found] == list(range(len(found)))
         return found
 
     def tokens(self, sequence_id: int) -> list[int]:
         return [t.token_id for t in self.news(sequence_id)]
-
-    def text(self, sequence_id: int) -> str:
-        return "".join(t.text for t in self.news(sequence_id))
 
     def finished(self, sequence_id: int) -> Finished:
         (found,) = [f for r in self.reports for f in r.finished if f.sequence_id == sequence_id]
