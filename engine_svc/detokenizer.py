@@ -85,8 +85,10 @@ class ContextDetokenizer:
         if text.endswith(REPLACEMENT):
             return ""
         if text == self._context_text:
-            # A token without text, such as end-of-sequence where it is ignored.
-            del self._tokens[self._read_until :]
+            # A token without text, such as end-of-sequence where it is ignored. A space that is
+            # dropped at the beginning is none of these: it is the next one's context.
+            if not self._decode([token_id, token_id]):
+                del self._tokens[self._read_until :]
             return ""
         new = text[len(self._context_text) :]
         # The newest tokens stay as context: some tokenizers decode a token differently

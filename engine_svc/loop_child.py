@@ -15,17 +15,20 @@ import signal
 import sys
 import threading
 import time
-from typing import IO, Any, Final
+from collections.abc import Iterator
+from typing import Any, Final
 
 from engine_svc.assembly import assemble
 from engine_svc.config import EngineSettings
 from engine_svc.loop import ready_of
-from engine_svc.loop_frames import LENGTH, frame, values
+from engine_svc.loop_frames import FrameReader, frame
 from engine_svc.mailbox import Mailbox
 from engine_svc.messages import Attach, Report, Sink, Stop
 from ssjf.wire import logs
 from ssjf.wire.run import StartupError
 
+STDIN_FD: Final = 0
+READ_BYTES: Final = 1 << 20
 GRACE_S: Final = 2.0
 """How long the loop has to end after its parent is gone; a broken device can hold it for ever."""
 
@@ -33,10 +36,10 @@ GRACE_S: Final = 2.0
 class Parent:
     """The other side of the pipes."""
 
-    def __init__(self, commands: IO[bytes], reports_fd: int) -> None:
-        self._commands = commands
+    def __init__(self, reports_fd: int) -> None:
         self._reports_fd = reports_fd
         self._mailbox: Mailbox | None = None
+        self._frames = self._read()
 
     def say(self, *said: Any) -> None:
         """Writes a frame; waits while the pipe is full, which is when nobody would read it."""
@@ -44,14 +47,10 @@ class Parent:
         while left:
             left = left[os.write(self._reports_fd, left) :]
 
-    def read(self) -> tuple[Any, ...] | None:
-        """The values of the next frame; None at the end."""
-        head = self._commands.read(LENGTH.size)
-        if len(head) < LENGTH.size:
-            return None
-        (length,) = LENGTH.unpack(head)
-        body = self._commands.read(length)
-        return values(body) if len(body) == length else None
+    def settings(self) -> EngineSettings | None:
+        """The settings, which come first; None where the parent has gone already."""
+        first = next(self._frames, None)
+        return None if first is None else EngineSettings(**json.loads(*first))
 
     def obey(self, mailbox: Mailbox) -> None:
         """From now on commands go to `mailbox`."""
@@ -59,7 +58,7 @@ class Parent:
 
     def listen(self) -> None:
         """Hands commands on until the parent is gone, and then ends the process."""
-        while (found := self.read()) is not None:
+        for found in self._frames:
             if self._mailbox is not None:
                 match found:
                     case "attach", stream, mode:
@@ -70,6 +69,12 @@ class Parent:
             self._mailbox.post(Stop())
             time.sleep(GRACE_S)
         os._exit(1)
+
+    def _read(self) -> Iterator[tuple[Any, ...]]:
+        reader = FrameReader()
+        # Not sys.stdin, whose lock this thread would hold while the interpreter ends.
+        while data := os.read(STDIN_FD, READ_BYTES):
+            yield from reader.feed(data)
 
     def _sink(self, stream: int) -> Sink:
         def sink(report: Report) -> None:
@@ -82,11 +87,10 @@ def main() -> None:
     """Runs the loop; exits with 0 after `Stop`, with 1 where it cannot start or breaks."""
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, signal.SIG_IGN)
-    parent = Parent(sys.stdin.buffer, int(sys.argv[1]))
-    first = parent.read()
-    if first is None:
+    parent = Parent(int(sys.argv[1]))
+    settings = parent.settings()
+    if settings is None:
         sys.exit(1)
-    settings = EngineSettings(**json.loads(*first))
     logs.configure("engine_svc", level=settings.log_level, json=settings.log_json)
     threading.Thread(target=parent.listen, name="parent", daemon=True).start()
     try:

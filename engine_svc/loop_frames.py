@@ -31,7 +31,7 @@ from engine_svc.params import SamplingParams
 from engine_svc.scheduler import Capacity
 from engine_svc.sequence import Ending, FailureCode, FinishReason, Sequence
 
-LENGTH: Final = struct.Struct("<I")
+_LENGTH: Final = struct.Struct("<I")
 # The newer forms look for objects that occur twice, which takes longer than sending them.
 _MARSHAL_VERSION: Final = 2
 
@@ -56,11 +56,10 @@ _FIELDS: Final = {
 def frame(*values: Any) -> bytes:
     """A frame that holds these values. Tuples are all of one kind of value."""
     body = marshal.dumps(tuple(map(_plain, values)), _MARSHAL_VERSION)
-    return LENGTH.pack(len(body)) + body
+    return _LENGTH.pack(len(body)) + body
 
 
-def values(body: bytes | memoryview) -> tuple[Any, ...]:
-    """The values of a frame, its length taken off."""
+def _values(body: bytes) -> tuple[Any, ...]:
     return tuple(map(_made, marshal.loads(body)))  # noqa: S302 (written by our own process)
 
 
@@ -106,12 +105,12 @@ class FrameReader:
         self._bytes += data
         found = []
         start = 0
-        while len(self._bytes) - start >= LENGTH.size:
-            (length,) = LENGTH.unpack_from(self._bytes, start)
-            end = start + LENGTH.size + length
+        while len(self._bytes) - start >= _LENGTH.size:
+            (length,) = _LENGTH.unpack_from(self._bytes, start)
+            end = start + _LENGTH.size + length
             if end > len(self._bytes):
                 break
-            found.append(values(bytes(self._bytes[start + LENGTH.size : end])))
+            found.append(_values(bytes(self._bytes[start + _LENGTH.size : end])))
             start = end
         del self._bytes[:start]
         return found

@@ -36,6 +36,7 @@ class LoopProcess:
         self.ready: Ready
         self.tokenizer: Tokenizer
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._watching = asyncio.ensure_future(self._watch())
 
     async def open(self, settings: EngineSettings) -> None:
         """Waits until the child is ready to run. Raises StartupError."""
@@ -44,13 +45,18 @@ class LoopProcess:
         tokenizer = asyncio.ensure_future(asyncio.to_thread(load_tokenizer, settings.model))
         try:
             self.ready = await self._reports.ready
-        except LoopBroke as broke:
-            raise StartupError(f"the engine loop did not start: {broke}") from broke
-        finally:
-            with contextlib.suppress(StartupError):
-                await tokenizer
-        self.tokenizer = tokenizer.result()
-        self._watching = asyncio.ensure_future(self._watch())
+            self.tokenizer = await tokenizer
+        except BaseException as error:
+            await self._give_up(tokenizer)
+            if isinstance(error, LoopBroke):
+                raise StartupError(f"the engine loop did not start: {error}") from error
+            raise
+
+    async def _give_up(self, tokenizer: asyncio.Future[Tokenizer]) -> None:
+        """Waits until nothing is left of what has not started."""
+        self._stdin.close()
+        # What they say is told already, by the error at hand.
+        await asyncio.gather(self.ended, tokenizer, return_exceptions=True)
 
     def post(self, command: Command) -> None:
         """Leaves a command; the event loop's thread, never blocks."""
