@@ -134,8 +134,8 @@ def engine(
     from ssjf_cli.process import StackError
 
     try:
-        from ssjf_cli import engine_bench
         from ssjf.wire.run import StartupError
+        from ssjf_cli import engine_bench
     except ModuleNotFoundError as missing:
         _fail(f"this needs {missing.name}: pip install 'ssjf[cpu,bench]'")
     if not json_file.parent.is_dir():

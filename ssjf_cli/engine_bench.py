@@ -206,8 +206,7 @@ def _through_serve(
 ) -> Iterator[dict[str, Any]]:
     from ssjf_bench import engine_load
 
-    flags = {name: value for name, value in _flags(options).items()}
-    with Stack(StackOptions(engine=flags, predictor=None, gateway=None)) as stack:
+    with Stack(StackOptions(engine=_flags(options), predictor=None, gateway=None)) as stack:
         for name in options.cases:
             say(f"{name}, through Serve")
             case = CASES[name]

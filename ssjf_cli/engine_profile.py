@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 import torch
-from torch.profiler import ProfilerActivity, profile as recording
+from torch.profiler import ProfilerActivity
+from torch.profiler import profile as recording
 
 TOP: Final = 30
 NAME_CHARACTERS: Final = 100

@@ -108,7 +108,9 @@ def test_the_command_starts_services_as_processes_and_imports_them_only_for_mode
         ("ssjf_cli/predictor", " imports predictor_svc."),
         ("ssjf_cli/engine_", " imports engine_svc."),
     )
-    allowed = [one for one in found for start, what in makers if one.startswith(start) and what in one]
+    allowed = [
+        one for one in found for start, what in makers if one.startswith(start) and what in one
+    ]
     assert [one for one in found if one not in allowed] == []
 
 

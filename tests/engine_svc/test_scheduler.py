@@ -400,9 +400,7 @@ def test_any_order_of_events_keeps_the_books_right(
     st.lists(st.tuples(st.integers(1, 60), st.integers(1, 60), st.integers(1, 60)), max_size=12),
     st.integers(5, 100),
 )
-def test_all_that_start_come_to_their_end(
-    asked: list[tuple[int, int, int]], prefill: int
-) -> None:
+def test_all_that_start_come_to_their_end(asked: list[tuple[int, int, int]], prefill: int) -> None:
     schedule = scheduler(prefill=prefill)
     sequences = [
         make_sequence(i, prompt=range(prompt), max_tokens=most, kv_reservation_tokens=reserved)
