@@ -69,8 +69,8 @@ class BlockAccounting:
         return [block for block in blocks if self._holders[block] == 1]
 
     def name(self, block: int, name: bytes) -> None:
-        """Makes a held block findable; nothing where another block has the name already."""
-        if block in self._holders and self._named.setdefault(name, block) == block:
+        """Makes a held block findable; nothing where it or another has a name for that already."""
+        if block not in self._name_of and self._named.setdefault(name, block) == block:
             self._name_of[block] = name
 
     def forget(self, blocks: Iterable[int]) -> None:

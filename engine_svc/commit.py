@@ -92,11 +92,12 @@ class Commit:
         if logprobs is not None:
             outcome.logprobs |= {rows.sequence_ids[row]: each for row, each in logprobs.items()}
 
-    def exhausted(self, sequences: Items[Sequence], outcome: Outcome) -> None:
+    def exhausted(self, rows: Rows, outcome: Outcome) -> None:
         """Memory was not enough for these sequences alone."""
         message = "out of memory with this sequence alone"
-        for sequence in sequences:
-            outcome.failed.append(self._fail(sequence, FailureCode.KV_EXHAUSTED, message))
+        for row in rows.alive():
+            failed = self._fail(rows.sequences[row], FailureCode.KV_EXHAUSTED, message)
+            outcome.failed.append(failed)
 
     def _append(self, rows: Rows, tokens: Tokens, now_s: float, outcome: Outcome) -> None:
         indices, candidates = self._progress.advance(rows, tokens)

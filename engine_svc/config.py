@@ -51,5 +51,8 @@ class EngineSettings(ServiceSettings):
     """Share that the KV cache takes on CUDA of the memory left by weights and the largest step."""
     threads: int | None = Field(default=None, ge=1, le=256)
     """Threads for computing on CPU; by default PyTorch's choice."""
+    loop: Literal["auto", "thread", "process"] = "auto"
+    """Where the engine loop runs, beside the one that serves; auto is a process on CUDA, so that
+    serving never holds it up, and a thread on CPU."""
     benchmark: bool = False
     """Accept forced output lengths, for benchmarks."""

@@ -10,7 +10,8 @@ that is attached. What a turn found is made into reports by `commit`.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence as Items, Set
+from collections.abc import Callable, Set
+from collections.abc import Sequence as Items
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -30,7 +31,7 @@ from engine_svc.messages import (
     Start,
     Stop,
 )
-from engine_svc.progress import Rows, Tokens, rows_of
+from engine_svc.progress import Rows, rows_of
 from engine_svc.results import Results
 from engine_svc.scheduler import Capacity, Scheduler
 from engine_svc.sequence import FailureCode, Sequence
@@ -65,7 +66,7 @@ class Flight:
     """A step that was launched, in parts where memory was short."""
 
     parts: tuple[tuple[Rows, Pending], ...]
-    exhausted: tuple[Sequence, ...]
+    exhausted: Rows
     """Sequences for which alone memory was not enough."""
     outcome: Outcome
     """What is known of the step before its results."""
@@ -180,7 +181,7 @@ class Engine:
             preempted=step.preempted,
             out_of_memory=shortages,
         )
-        return Flight(tuple(parts), tuple(exhausted), outcome)
+        return Flight(tuple(parts), rows_of(tuple(exhausted)), outcome)
 
     def _launch_parts(
         self, step: Step, parts: list[tuple[Rows, Pending]], exhausted: list[Sequence]

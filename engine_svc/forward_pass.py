@@ -58,7 +58,9 @@ class ForwardPass:
                 ForwardBatch(
                     columns.token_ids,
                     columns.positions,
-                    step_attention(self._cache, columns.slots, self._chunks(columns, longest), None),
+                    step_attention(
+                        self._cache, columns.slots, self._chunks(columns, longest), None
+                    ),
                     columns.last_tokens,
                 )
             )

@@ -8,9 +8,9 @@ read a few prompts have them too. Captured once at the start; called by `runner`
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence as Items
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, cast
 
 import torch
 from torch import Tensor
@@ -60,14 +60,14 @@ class Graph:
     draws: Draws | None
     """None where the graph ends with the logits."""
     logits: Tensor | None
+    """None where it samples."""
 
     def run(self, forward: ForwardPass, plan: Plan) -> Draws:
         """Replays it; what the graph does not sample is sampled by `plan`."""
         self.graph.replay()
-        if self.draws is not None:
-            return self.draws
-        assert self.logits is not None
-        return forward.sample(self.columns, self.logits, plan)
+        if self.logits is not None:
+            return forward.sample(self.columns, self.logits, plan)
+        return cast(Draws, self.draws)
 
 
 class Graphs:
@@ -79,7 +79,7 @@ class Graphs:
         self._graphs: dict[tuple[Sizes, Plan | None], Graph] = {}
         self._vectors: dict[Sizes, Tensor] = {}
         self._sizes: list[Sizes] = []
-        self._pool: tuple[int, int] | None = None
+        self._pool: Any = None
         self._logits: Tensor | None = None
 
     def capture(self, sizes: Iterable[Sizes], padding_place: int, device: torch.device) -> None:
@@ -143,5 +143,3 @@ def _kind(plan: Plan, *, mixed: bool) -> Plan | None:
     if not plan.draws:
         return GREEDY
     return FILTERED if plan.filters or mixed else DRAWS
-
-

@@ -16,6 +16,26 @@ from engine_svc.sequence import Ending, FailureCode, Sequence
 
 
 @dataclass(frozen=True, slots=True)
+class Ready:
+    """What an engine loop that is ready to run says of itself."""
+
+    architecture: str
+    """Family of the model, such as `llama`."""
+    vocabulary_size: int
+    eos_token_ids: tuple[int, ...]
+    parameters: int
+    dtype: str
+    """Type of weights and KV cache, such as `bfloat16`."""
+    device: str
+    max_sequences: int
+    max_context_tokens: int
+    """Prompt plus answer of one sequence."""
+    kv_tokens: int
+    """Tokens that the KV cache holds over all sequences."""
+    kv_block_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class TokenLogprobs:
     """Natural log-probabilities at one position, before penalties and filters."""
 

@@ -17,7 +17,6 @@ from engine_svc.batch_tables import BatchTables, to_device
 from engine_svc.forward_pass import ForwardPass, Longest
 from engine_svc.graphs import Graph, Graphs
 from engine_svc.kv_cache import KVCache
-from engine_svc.messages import TokenLogprobs
 from engine_svc.model.decoder import Decoder
 from engine_svc.params import SamplingParams
 from engine_svc.results import Results
@@ -47,12 +46,9 @@ class Launched:
         tokens = self.tokens.numpy()[self.rows]
         if self.logprobs is None or not self.wanted:
             return Results(tokens)
-        return Results(tokens, {row: self._logprobs(row, count) for row, count in self.wanted})
-
-    def _logprobs(self, row: int, count: int) -> TokenLogprobs:
-        assert self.logprobs is not None
-        at = self.rows[row] if isinstance(self.rows, list) else row
-        return self.logprobs.of(at, count)
+        at = self.rows if isinstance(self.rows, list) else range(len(tokens))
+        logprobs = {row: self.logprobs.of(at[row], count) for row, count in self.wanted}
+        return Results(tokens, logprobs)
 
 
 class Runner:
@@ -149,8 +145,8 @@ class Runner:
         tokens, logprobs = _to_host(draws)
         done = None
         if draws.tokens.is_cuda:
-            done = torch.cuda.Event()
-            done.record()
+            done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            done.record()  # type: ignore[no-untyped-call]
         return Launched(tokens, logprobs, rows, wanted, done)
 
 

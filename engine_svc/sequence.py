@@ -61,8 +61,8 @@ class Sequence:
     cache_salt: str = ""
     """Prompts share KV cache only under the same salt."""
     kv_reservation_tokens: int | None = None
-    """Tokens of KV cache set aside at the start; None for all that it may come to have. One that outgrows
-    them may have to give way and be read again."""
+    """Tokens of KV cache set aside at the start; None for all that it may come to have.
+    One that outgrows them may have to give way and be read again."""
     output: list[int] = field(default_factory=list)
     state: State = State.WAITING
     arrival: int = -1

@@ -29,6 +29,7 @@ class Sizes:
     tokens: int
     """Tokens of chunks."""
     chunks: int
+    """Chunks, each of which has a result."""
     rows: int
     """Sequences that decode."""
 
@@ -72,7 +73,8 @@ class Columns(Generic[Vector]):
 
 def cut(vector: Vector, sizes: Sizes) -> Columns[Vector]:
     """Views of a vector of `sizes.total` integers."""
-    tokens, chunks, results = sizes.tokens, sizes.chunks, sizes.chunks + sizes.rows
+    tokens, chunks = sizes.tokens, sizes.chunks
+    results = chunks + sizes.rows
     lengths = (tokens, tokens, tokens, chunks + 1, *(chunks,) * 4, results, results)
     ends = np.cumsum(lengths).tolist()
     return Columns(*(vector[end - n : end] for n, end in zip(lengths, ends, strict=True)))
@@ -95,9 +97,7 @@ def _fill_rows(columns: Columns[Integers], first: int, decode: Items[Sequence]) 
     columns.counts[first:end] = 1
 
 
-def _fill_chunks(
-    columns: Columns[Integers], chunks: Items[Chunk], tables: BatchTables
-) -> None:
+def _fill_chunks(columns: Columns[Integers], chunks: Items[Chunk], tables: BatchTables) -> None:
     number = len(chunks)
     places = np.array([chunk.sequence.place for chunk in chunks])
     starts = np.array([chunk.start for chunk in chunks])

@@ -10,8 +10,8 @@ import torch
 
 from engine_svc.assembly import Assembled, assemble, build
 from engine_svc.config import EngineSettings
+from engine_svc.loop import ready_of
 from engine_svc.model.loading import LoadedModel, load
-from engine_svc.translate import model_info
 
 from .turns import Turns, make_sequence
 
@@ -33,7 +33,7 @@ def in_float32() -> LoadedModel:
 
 
 def test_the_engine_says_that_it_runs_on_cuda_in_bfloat16(on_cuda: Assembled) -> None:
-    info = model_info(on_cuda.loaded, "m")
+    info = ready_of(on_cuda)
     assert (info.device, info.dtype) == ("cuda:0", "bfloat16")
 
 

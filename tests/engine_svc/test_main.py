@@ -15,6 +15,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from engine_svc import __main__ as main
+from engine_svc import loop_thread
 from engine_svc.assembly import Assembled
 from engine_svc.config import EngineSettings
 from ssjf.wire import channel, server
@@ -123,8 +124,10 @@ async def test_a_broken_loop_ends_the_process(
         monkeypatch.setattr(assembled.engine, "step", _cuda_error)
         return assembled
 
-    monkeypatch.setattr(main, "assemble", assemble)
-    served: Any = asyncio.ensure_future(_serve_on(monkeypatch, EngineSettings(port=0)))
+    monkeypatch.setattr(loop_thread, "assemble", assemble)
+    served: Any = asyncio.ensure_future(
+        _serve_on(monkeypatch, EngineSettings(port=0, device="cpu"))
+    )
     with pytest.raises(StartupError, match="the engine loop broke: RuntimeError"):
         await asyncio.wait_for(served, 30)
 

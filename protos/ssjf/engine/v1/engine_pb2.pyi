@@ -145,8 +145,6 @@ class ServeResponse(_message.Message):
 
     WELCOME_FIELD_NUMBER: _builtins.int
     STEP_FIELD_NUMBER: _builtins.int
-    FINISHED_FIELD_NUMBER: _builtins.int
-    ERROR_FIELD_NUMBER: _builtins.int
     CAPACITY_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     DRAINED_FIELD_NUMBER: _builtins.int
@@ -156,15 +154,7 @@ class ServeResponse(_message.Message):
 
     @_builtins.property
     def step(self) -> Global___StepOutput:
-        """All sequences' tokens of one step."""
-
-    @_builtins.property
-    def finished(self) -> Global___SequenceFinished:
-        """One sequence has ended well."""
-
-    @_builtins.property
-    def error(self) -> Global___SequenceError:
-        """One sequence has failed."""
+        """All sequences' tokens and ends of one step."""
 
     @_builtins.property
     def capacity(self) -> Global___Capacity:
@@ -183,17 +173,15 @@ class ServeResponse(_message.Message):
         *,
         welcome: Global___Welcome | None = ...,
         step: Global___StepOutput | None = ...,
-        finished: Global___SequenceFinished | None = ...,
-        error: Global___SequenceError | None = ...,
         capacity: Global___Capacity | None = ...,
         heartbeat: Global___Heartbeat | None = ...,
         drained: Global___Drained | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "drained", b"drained", "error", b"error", "finished", b"finished", "heartbeat", b"heartbeat", "message", b"message", "step", b"step", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "drained", b"drained", "heartbeat", b"heartbeat", "message", b"message", "step", b"step", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "drained", b"drained", "error", b"error", "finished", b"finished", "heartbeat", b"heartbeat", "message", b"message", "step", b"step", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "drained", b"drained", "heartbeat", b"heartbeat", "message", b"message", "step", b"step", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["welcome", "step", "finished", "error", "capacity", "heartbeat", "drained"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["welcome", "step", "capacity", "heartbeat", "drained"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -576,8 +564,8 @@ Global___Heartbeat: _TypeAlias = Heartbeat  # noqa: Y015
 
 @_typing.final
 class StepOutput(_message.Message):
-    """The new tokens of one engine step, all sequences in one message: columns of
-    equal length, a row a token. A sequence has at most one row.
+    """What one engine step gave, all sequences in one message. The new tokens are
+    columns of equal length, a row a token.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -590,6 +578,8 @@ class StepOutput(_message.Message):
     TEXTS_FIELD_NUMBER: _builtins.int
     LOGPROB_ROWS_FIELD_NUMBER: _builtins.int
     LOGPROBS_FIELD_NUMBER: _builtins.int
+    FINISHED_FIELD_NUMBER: _builtins.int
+    ERRORS_FIELD_NUMBER: _builtins.int
     step: _builtins.int
     """Number of the step since the engine started."""
     step_ms: _builtins.float
@@ -622,6 +612,14 @@ class StepOutput(_message.Message):
     def logprobs(self) -> _containers.RepeatedCompositeFieldContainer[_sampling_pb2.TokenLogprobs]:
         """One entry for each of `logprob_rows`."""
 
+    @_builtins.property
+    def finished(self) -> _containers.RepeatedCompositeFieldContainer[Global___SequenceFinished]:
+        """Sequences that have ended well, their last tokens among the rows."""
+
+    @_builtins.property
+    def errors(self) -> _containers.RepeatedCompositeFieldContainer[Global___SequenceError]:
+        """Sequences that have failed, or were refused."""
+
     def __init__(
         self,
         *,
@@ -633,10 +631,12 @@ class StepOutput(_message.Message):
         texts: _abc.Iterable[_builtins.str] | None = ...,
         logprob_rows: _abc.Iterable[_builtins.int] | None = ...,
         logprobs: _abc.Iterable[_sampling_pb2.TokenLogprobs] | None = ...,
+        finished: _abc.Iterable[Global___SequenceFinished] | None = ...,
+        errors: _abc.Iterable[Global___SequenceError] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["indices", b"indices", "logprob_rows", b"logprob_rows", "logprobs", b"logprobs", "sequence_ids", b"sequence_ids", "step", b"step", "step_ms", b"step_ms", "texts", b"texts", "token_ids", b"token_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["errors", b"errors", "finished", b"finished", "indices", b"indices", "logprob_rows", b"logprob_rows", "logprobs", b"logprobs", "sequence_ids", b"sequence_ids", "step", b"step", "step_ms", b"step_ms", "texts", b"texts", "token_ids", b"token_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -644,7 +644,7 @@ Global___StepOutput: _TypeAlias = StepOutput  # noqa: Y015
 
 @_typing.final
 class SequenceFinished(_message.Message):
-    """One sequence has ended well; its last tokens and text were sent before this."""
+    """One sequence has ended well."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
