@@ -1,19 +1,23 @@
-"""The engine loop: schedule → run → commit.
+"""The engine loop: schedule → launch → commit, one step ahead of the results.
 
-One thread runs it and owns all tensors. It knows neither gRPC nor asyncio: commands
-come out of a mailbox before each step, one report a step goes to the stream that is
-attached.
+One thread runs it and owns all tensors. The next step is scheduled and launched before
+the tokens of the last one are on the host, so the device never waits for Python; what
+is in flight is carried from turn to turn. It knows neither gRPC nor asyncio nor text:
+commands come out of a mailbox before each step, one report a step goes to the stream
+that is attached. What a turn found is made into reports by `commit`.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Set
-from dataclasses import replace
+from collections.abc import Sequence as Items
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 
+from engine_svc.commit import Commit, Outcome
 from engine_svc.mailbox import Mailbox
 from engine_svc.messages import (
     Attach,
@@ -22,26 +26,50 @@ from engine_svc.messages import (
     Detach,
     Drain,
     Failed,
-    Finished,
-    FirstToken,
     Report,
     Sink,
     Start,
     Stop,
 )
-from engine_svc.sampler import NUMERIC_FAULT, Sampled
-from engine_svc.scheduler import Capacity, Scheduler, Step
-from engine_svc.sequence import Ending, FailureCode, Sequence
+from engine_svc.progress import Rows, rows_of
+from engine_svc.results import Results
+from engine_svc.scheduler import Capacity, Scheduler
+from engine_svc.sequence import FailureCode, Sequence
+from engine_svc.step import Cell, Step
+
+
+class Pending(Protocol):
+    """A forward pass that may still be running on the device."""
+
+    def wait(self) -> Results:
+        """Its results, a row for each of `Step.sampled`."""
 
 
 class StepRunner(Protocol):
     """What the loop needs of `runner.Runner`."""
 
-    def run(self, step: Step) -> list[Sampled]:
-        """One result for each of `step.sequences`; torch.OutOfMemoryError changes nothing."""
+    def begin(self, started: Items[Sequence], cells: Items[Cell]) -> None:
+        """Sequences have got their places, and the block table has changed."""
 
-    def clear(self, sequence: Sequence) -> None:
-        """Wipes what a failed sequence left in the cache."""
+    def launch(self, step: Step) -> Pending:
+        """Starts the forward pass of a step; torch.OutOfMemoryError changes nothing."""
+
+    def end(self, sequence: Sequence) -> None:
+        """A sequence that began is not coming back."""
+
+    def clear(self, blocks: Items[int]) -> None:
+        """Wipes blocks that a failed sequence spoiled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flight:
+    """A step that was launched, in parts where memory was short."""
+
+    parts: tuple[tuple[Rows, Pending], ...]
+    exhausted: Rows
+    """Sequences for which alone memory was not enough."""
+    outcome: Outcome
+    """What is known of the step before its results."""
 
 
 class Engine:
@@ -54,32 +82,46 @@ class Engine:
         runner: StepRunner,
         eos_token_ids: Set[int],
         mailbox: Mailbox,
+        overlap: bool,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`overlap`: results of a step are waited for only when the next one is launched."""
         self._scheduler = scheduler
         self._runner = runner
-        self._eos_token_ids = eos_token_ids
         self._mailbox = mailbox
+        self._overlap = overlap
         self._clock = clock
+        self._commit = Commit(scheduler, runner, eos_token_ids)
         self._sink: Sink | None = None
+        self._decode_rows: tuple[tuple[Sequence, ...], Rows] = ((), rows_of(()))
         self._steps = 0
-        self._out_of_memory = 0
+        self._committed_s = 0.0
         self._batch_id = 0
         self._draining = False
         self._closing = False
         self._told: tuple[Capacity, int] | None = None
 
     def run_forever(self) -> None:
-        """Steps while there is work and waits while there is none, until `Stop`."""
-        while self.obey(wait=not self._scheduler.has_work):
-            self.step()
+        """Turns while there is work and waits while there is none, until `Stop`."""
+        in_flight = None
+        while self.obey(wait=in_flight is None and not self._scheduler.has_work):
+            in_flight = self.turn(in_flight)
 
-    def step(self) -> None:
-        """One turn of the loop; with nothing to run it only reports what has changed."""
-        began_s = self._clock()
-        step = self._scheduler.schedule()
-        results = self._run(step, began_s)
-        self._commit(results, began_s)
+    def turn(self, in_flight: Flight | None = None) -> Flight | None:
+        """Launches a step and commits the one in flight; returns what is in flight then.
+
+        With nothing to run it only reports what has changed.
+        """
+        launched = self._launch(self._scheduler.schedule())
+        if in_flight is not None:
+            self._land(in_flight)
+        if self._overlap and launched is not None:
+            return launched
+        if launched is not None:
+            self._land(launched)
+        elif in_flight is None:
+            self._tell(Report())
+        return None
 
     def obey(self, *, wait: bool) -> bool:
         """Carries out the commands that have come; False after `Stop`."""
@@ -90,17 +132,18 @@ class Engine:
 
     def _obey(self, command: Command) -> None:
         match command:
-            case Attach(sink=sink):
+            case Attach(sink, batching_mode):
                 self._sink, self._batch_id, self._told = sink, 0, None
                 self._draining = self._closing
+                self._scheduler.batch_by(batching_mode)
             case Detach():
-                self._scheduler.cancel_all()
+                self._forget(self._scheduler.cancel_all())
                 self._sink = None
             case Start(batch_id, sequences, refused):
                 self._batch_id = batch_id
                 self._start(sequences, refused)
             case Cancel(sequence_ids):
-                self._scheduler.cancel(sequence_ids)
+                self._forget(self._scheduler.cancel(sequence_ids))
             case Drain(for_good):
                 self._draining, self._closing = True, self._closing or for_good
             case Stop():
@@ -117,80 +160,67 @@ class Engine:
             if sequence not in too_large:
                 self._scheduler.add(sequence)
 
-    def _run(self, step: Step, began_s: float) -> list[tuple[Sequence, Sampled | None]]:
-        """Each sequence of the step with its result; None where memory ran out for it alone."""
-        for sequence in step.prefill:
-            sequence.first_step_s = began_s
-        if not step.sequences:
-            return []
+    def _forget(self, cancelled: list[Sequence]) -> None:
+        for sequence in cancelled:
+            self._runner.end(sequence)
+
+    def _launch(self, step: Step) -> Flight | None:
+        if step.is_empty:
+            return None
+        began_s = self._clock()
+        for sequence in step.started:
+            sequence.first_step_s = sequence.first_step_s or began_s
+            self._commit.start(sequence)
+        self._runner.begin(step.started, step.cells)
+        parts: list[tuple[Rows, Pending]] = []
+        exhausted: list[Sequence] = []
+        shortages = self._launch_parts(step, parts, exhausted)
+        outcome = Outcome(
+            began_s=began_s,
+            prompt_tokens=sum(chunk.tokens for chunk in step.chunks),
+            preempted=step.preempted,
+            out_of_memory=shortages,
+        )
+        return Flight(tuple(parts), rows_of(tuple(exhausted)), outcome)
+
+    def _launch_parts(
+        self, step: Step, parts: list[tuple[Rows, Pending]], exhausted: list[Sequence]
+    ) -> int:
+        """Launches the step, in halves where memory is short; returns how often it was."""
         try:
-            return list(zip(step.sequences, self._runner.run(step), strict=True))
+            parts.append((self._rows(step), self._runner.launch(step)))
         except torch.OutOfMemoryError:
-            self._out_of_memory += 1
-        # Outside the except block, whose traceback would keep the tensors alive.
-        if len(step.sequences) == 1:
-            return [(step.sequences[0], None)]
-        return [pair for part in _halves(step) for pair in self._run(part, began_s)]
-
-    def _commit(self, results: list[tuple[Sequence, Sampled | None]], began_s: float) -> None:
-        now_s = self._clock()
-        good: list[tuple[Sequence, Sampled]] = []
-        failed: list[Failed] = []
-        for sequence, sampled in results:
-            if sampled is None or sampled.token_id == NUMERIC_FAULT:
-                failed.append(self._fail(sequence, sampled))
-            else:
-                good.append((sequence, sampled))
-        prompts = [sequence for sequence, _ in results if not sequence.output]
-        for sequence, sampled in good:
-            sequence.output.append(sampled.token_id)
-        first = tuple(self._first(sequence, now_s) for sequence, _ in good if sequence in prompts)
-        finished: list[Finished] = []
-        for sequence, _ in good:
-            if ending := sequence.ending(self._eos_token_ids):
-                finished.append(self._finish(sequence, ending, now_s))
-        self._steps += bool(results)
-        logprobs = {s.sequence_id: d.logprobs for s, d in good if d.logprobs is not None}
-        self._tell(
-            Report(
-                step=self._steps,
-                step_ms=(now_s - began_s) * 1e3,
-                sequence_ids=tuple(sequence.sequence_id for sequence, _ in good),
-                token_ids=tuple(sampled.token_id for _, sampled in good),
-                indices=tuple(len(sequence.output) - 1 for sequence, _ in good),
-                logprobs=logprobs or None,
-                first=first,
-                finished=tuple(finished),
-                failed=tuple(failed),
-                prompt_tokens=sum(len(sequence.prompt) for sequence in prompts),
-                out_of_memory=self._out_of_memory,
-            )
-        )
-
-    def _first(self, sequence: Sequence, now_s: float) -> FirstToken:
-        sequence.first_token_s = now_s
-        prefill_ms = (now_s - sequence.first_step_s) * 1e3
-        return FirstToken(sequence.sequence_id, prefill_ms=prefill_ms)
-
-    def _finish(self, sequence: Sequence, ending: Ending, now_s: float) -> Finished:
-        self._scheduler.end(sequence)
-        return Finished(
-            sequence_id=sequence.sequence_id,
-            ending=ending,
-            prompt_tokens=len(sequence.prompt),
-            output_tokens=len(sequence.output),
-            prefill_ms=(sequence.first_token_s - sequence.first_step_s) * 1e3,
-            decode_ms=(now_s - sequence.first_token_s) * 1e3,
-        )
-
-    def _fail(self, sequence: Sequence, sampled: Sampled | None) -> Failed:
-        if sampled is None:
-            code, message = FailureCode.KV_EXHAUSTED, "out of memory with this sequence alone"
+            pass
         else:
-            code, message = FailureCode.NUMERIC, "NaN or infinity in the logits"
-            self._runner.clear(sequence)
-        self._scheduler.end(sequence)
-        return Failed(sequence.sequence_id, code, message, len(sequence.output))
+            return 0
+        # Outside the except block, whose traceback would keep the tensors alive.
+        sequences = [chunk.sequence for chunk in step.chunks] + [*step.decode]
+        if len(sequences) == 1:
+            exhausted += sequences
+            return 1
+        return 1 + sum(self._launch_parts(half, parts, exhausted) for half in _halves(step))
+
+    def _rows(self, step: Step) -> Rows:
+        if any(chunk.last for chunk in step.chunks):
+            return rows_of(step.sampled)
+        decode, rows = self._decode_rows
+        if step.decode is not decode:
+            rows = rows_of(step.decode)
+            self._decode_rows = step.decode, rows
+        return rows
+
+    def _land(self, flight: Flight) -> None:
+        """Commits a step and reports it."""
+        results = [(rows, pending.wait()) for rows, pending in flight.parts]
+        now_s = self._clock()
+        self._steps += 1
+        began_s = max(flight.outcome.began_s, self._committed_s)
+        self._committed_s = now_s
+        outcome = flight.outcome
+        self._commit.exhausted(flight.exhausted, outcome)
+        for rows, result in results:
+            self._commit.results(rows, result, now_s, outcome)
+        self._tell(outcome.report(self._steps, (now_s - began_s) * 1e3))
 
     def _tell(self, report: Report) -> None:
         capacity = self._scheduler.capacity()
@@ -202,8 +232,7 @@ class Engine:
             self._scheduler.check()
         drained = idle and self._draining
         self._told = capacity, self._batch_id
-        if changed or report.sequence_ids or report.failed or drained:
-            self._out_of_memory = 0
+        if changed or drained or report.step:
             self._report(
                 replace(
                     report,
@@ -219,11 +248,10 @@ class Engine:
 
 
 def _halves(step: Step) -> tuple[Step, Step]:
-    """The step in two parts of like size, each with its share of prefill and decode."""
-    prefill, decode = len(step.prefill), len(step.decode)
+    """The step in two parts of like size, each with its share of chunks and decode rows."""
     # An odd one goes to different sides, so that neither half is the whole.
-    first, second = (prefill + 1) // 2, decode // 2
+    first, second = (len(step.chunks) + 1) // 2, len(step.decode) // 2
     return (
-        Step(step.prefill[:first], step.decode[:second]),
-        Step(step.prefill[first:], step.decode[second:]),
+        Step(step.chunks[:first], step.decode[:second]),
+        Step(step.chunks[first:], step.decode[second:]),
     )

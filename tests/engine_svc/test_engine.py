@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from engine_svc.messages import Attach, Cancel, Detach, Drain, Failed, Report, Start, Stop
-from engine_svc.scheduler import Capacity, Step
+from engine_svc.scheduler import Capacity
 from engine_svc.sequence import Ending, FailureCode, FinishReason
+from engine_svc.step import Step
 
 from .scripted import EOS, SHAPE, ScriptedRunner, script, scripted
 from .turns import Turns, make_sequence
@@ -63,8 +64,7 @@ def test_new_sequences_join_at_the_next_step_and_ended_ones_leave_at_once() -> N
     turns.turn(2)
     turns.start(make_sequence(2))
     turns.until_idle()
-    ran = [sorted(s.sequence_id for s in step.sequences) for step in runner.steps]
-    assert ran == [[1], [1], [1, 2], [1, 2]]
+    assert runner.ran() == [[1], [1], [1, 2], [1, 2]]
 
 
 def test_cancelling_frees_within_one_step_and_says_nothing_more() -> None:
@@ -126,7 +126,7 @@ def test_a_numeric_fault_fails_its_sequence_alone_and_wipes_its_cache() -> None:
 
 def test_out_of_memory_runs_the_step_again_in_parts() -> None:
     runner = ScriptedRunner(
-        {i: script("abc") for i in range(4)}, fits=lambda step: len(step.sequences) <= 1
+        {i: script("abc") for i in range(4)}, fits=lambda step: len(step.sampled) <= 1
     )
     turns = Turns(scripted(runner))
     turns.start(make_sequence(0), make_sequence(1))
@@ -139,7 +139,7 @@ def test_out_of_memory_runs_the_step_again_in_parts() -> None:
 
 def test_out_of_memory_for_one_sequence_alone_fails_that_one() -> None:
     def fits(step: Step) -> bool:
-        return all(s.sequence_id != 2 or len(s.output) < 2 for s in step.sequences)
+        return all(s.sequence_id != 2 or len(s.output) < 2 for s in step.sampled)
 
     runner = ScriptedRunner({i: script("abcd") for i in range(4)}, fits=fits)
     turns = Turns(scripted(runner))

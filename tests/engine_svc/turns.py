@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from engine_svc.assembly import Assembled
-from engine_svc.engine import Engine
+from engine_svc.engine import Engine, Flight
 from engine_svc.kv_cache import CacheShape
 from engine_svc.mailbox import Mailbox
 from engine_svc.messages import Attach, Command, Failed, Finished, Report, Start, TokenLogprobs
@@ -27,8 +27,7 @@ class HasEngine(Protocol):
     def shape(self) -> CacheShape: ...
 
 
-@dataclass(frozen=True)
-class News:
+class News(NamedTuple):
     """A token of one sequence."""
 
     index: int
@@ -43,6 +42,7 @@ class Turns:
     assembled: HasEngine
     reports: list[Report] = field(default_factory=list)
     batches: int = 0
+    in_flight: Flight | None = None
 
     def __post_init__(self) -> None:
         self.post(Attach(self.reports.append))
@@ -57,11 +57,11 @@ class Turns:
     def turn(self, times: int = 1) -> None:
         for _ in range(times):
             self.assembled.engine.obey(wait=False)
-            self.assembled.engine.step()
+            self.in_flight = self.assembled.engine.turn(self.in_flight)
 
     def until_idle(self) -> None:
         self.turn()
-        while self.capacity.running_sequences:
+        while self.in_flight or self.capacity.running_sequences:
             self.turn()
 
     @property
@@ -104,10 +104,18 @@ def make_sequence(
     sequence_id: int,
     prompt: Sequence[int] = (5, 6, 7),
     forced_tokens: int | None = None,
+    kv_reservation_tokens: int | None = None,
+    cache_salt: str = "",
     **params: Any,
 ) -> EngineSequence:
-    sampling = SamplingParams(**{"max_tokens": 8, **params})
-    return EngineSequence(sequence_id, tuple(prompt), sampling, forced_tokens=forced_tokens)
+    return EngineSequence(
+        sequence_id,
+        tuple(prompt),
+        SamplingParams(**{"max_tokens": 8, **params}),
+        forced_tokens=forced_tokens,
+        cache_salt=cache_salt,
+        kv_reservation_tokens=kv_reservation_tokens,
+    )
 
 
 def alone(make_engine: Callable[..., Assembled], sequence: EngineSequence) -> list[int]:
