@@ -24,7 +24,6 @@ from engine_svc.model.loading import load_tokenizer
 from engine_svc.tokenizer import Tokenizer
 from ssjf.wire.run import StartupError
 
-
 PIPE_BYTES: Final = 1 << 20
 """Room for what the loop reports while this process is busy: half a second of 256 sequences at
 500 steps a second. The system's default of 64 KiB is 30 ms."""
