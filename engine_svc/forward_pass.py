@@ -16,6 +16,7 @@ from engine_svc.attention import ChunkTables, RowTables, step_attention
 from engine_svc.batch_tables import BatchTables
 from engine_svc.kv_cache import KVCache
 from engine_svc.model.decoder import Decoder, ForwardBatch
+from engine_svc.row_inputs import RowInputs, row_inputs
 from engine_svc.sampler import DeviceSampler, Draws
 from engine_svc.sampling_plan import Plan
 from engine_svc.step_inputs import Columns, Sizes
@@ -46,46 +47,63 @@ class ForwardPass:
         self, columns: Columns[Tensor], sizes: Sizes, longest: Longest, plan: Plan
     ) -> Draws:
         """Tokens of all results: int64 [chunks + rows]."""
-        return self.sample(columns, self.logits(columns, sizes, longest), plan)
+        logits, lengths = self.logits(columns, sizes, longest)
+        return self.sample(columns, logits, lengths, plan)
 
-    def logits(self, columns: Columns[Tensor], sizes: Sizes, longest: Longest) -> Tensor:
-        """Logits of all results: [chunks + rows, vocabulary]."""
-        read, first = sizes.tokens, sizes.chunks
-        if first:
-            self._tables.positions.scatter_(0, columns.places[:first], columns.last_positions)
+    def logits(
+        self, columns: Columns[Tensor], sizes: Sizes, longest: Longest
+    ) -> tuple[Tensor, Tensor]:
+        """Logits of all results [chunks + rows, vocabulary], and the tokens before each.
+
+        The latter int64 [chunks + rows], prompt and answer.
+        """
+        if not sizes.chunks:
+            return self._decode(columns)
         if not sizes.rows:
-            return self._model.forward(
-                ForwardBatch(
-                    columns.token_ids,
-                    columns.positions,
-                    step_attention(
-                        self._cache, columns.slots, self._chunks(columns, longest), None
-                    ),
-                    columns.last_tokens,
-                )
-            )
-        row = self._rows(columns.places[first:])
-        if not first:
-            attention = step_attention(self._cache, row.slots, None, row.attended)
-            return self._model.forward(ForwardBatch(row.token_ids, row.positions, attention))
+            return self._read(columns, longest)
+        row = self._rows(columns, sizes.chunks)
         slots = torch.cat((columns.slots, row.slots))
-        chunks = self._chunks(columns, longest)
-        every_row = torch.arange(read, read + sizes.rows, device=slots.device)
-        return self._model.forward(
-            ForwardBatch(
-                torch.cat((columns.token_ids, row.token_ids)),
-                torch.cat((columns.positions, row.positions)),
-                step_attention(self._cache, slots, chunks, row.attended),
-                torch.cat((columns.last_tokens, every_row)),
-            )
+        attended = RowTables(row.blocks, row.context_tokens)
+        every_row = torch.arange(sizes.tokens, sizes.tokens + sizes.rows, device=slots.device)
+        batch = ForwardBatch(
+            torch.cat((columns.token_ids, row.token_ids)),
+            torch.cat((columns.positions, row.positions)),
+            step_attention(self._cache, slots, self._chunks(columns, longest), attended),
+            torch.cat((columns.last_tokens, every_row)),
         )
+        return self._model.forward(batch), torch.cat((columns.last_positions + 1, row.lengths))
 
-    def sample(self, columns: Columns[Tensor], logits: Tensor, plan: Plan) -> Draws:
+    def sample(
+        self, columns: Columns[Tensor], logits: Tensor, lengths: Tensor, plan: Plan
+    ) -> Draws:
         """Draws for all results, and moves their places on by a token."""
-        lengths = self._tables.positions[columns.places] + 1
         draws = self._sampler.sample(logits, columns.places, lengths, plan)
         self._tables.positions.index_add_(0, columns.places, columns.counts)
         return draws
+
+    def _decode(self, columns: Columns[Tensor]) -> tuple[Tensor, Tensor]:
+        row = self._rows(columns, 0)
+        attended = RowTables(row.blocks, row.context_tokens)
+        attention = step_attention(self._cache, row.slots, None, attended)
+        batch = ForwardBatch(row.token_ids, row.positions, attention)
+        return self._model.forward(batch), row.lengths
+
+    def _read(self, columns: Columns[Tensor], longest: Longest) -> tuple[Tensor, Tensor]:
+        self._place(columns)
+        chunks = self._chunks(columns, longest)
+        attention = step_attention(self._cache, columns.slots, chunks, None)
+        batch = ForwardBatch(columns.token_ids, columns.positions, attention, columns.last_tokens)
+        return self._model.forward(batch), columns.last_positions + 1
+
+    def _place(self, columns: Columns[Tensor]) -> None:
+        """Where the sequences stand whose last chunk this is: `sample` moves them on."""
+        chunks = len(columns.last_positions)
+        self._tables.positions.scatter_(0, columns.places[:chunks], columns.last_positions)
+
+    def _rows(self, columns: Columns[Tensor], chunks: int) -> RowInputs:
+        if chunks:
+            self._place(columns)
+        return row_inputs(self._tables, self._sampler.last_tokens, columns.places[chunks:])
 
     def _chunks(self, columns: Columns[Tensor], longest: Longest) -> ChunkTables:
         return ChunkTables(
@@ -95,24 +113,3 @@ class ForwardPass:
             longest_query=longest.query,
             longest_context=longest.context,
         )
-
-    def _rows(self, places: Tensor) -> _Rows:
-        positions = self._tables.positions[places]
-        # The padding place stands at -1: its context is empty and its cell is none.
-        at = positions.clamp(min=0)
-        size = self._tables.block_tokens
-        tables = self._tables.blocks[places]
-        blocks = tables.gather(1, (at // size).unsqueeze(1)).squeeze(1)
-        slots = torch.where(positions < 0, -1, blocks * size + at % size)
-        attended = RowTables(tables, (positions + 1).int())
-        return _Rows(self._sampler.last_tokens[places], at, slots, attended)
-
-
-@dataclass(frozen=True, slots=True)
-class _Rows:
-    """The decode rows' part of the forward pass."""
-
-    token_ids: Tensor
-    positions: Tensor
-    slots: Tensor
-    attended: RowTables

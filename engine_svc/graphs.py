@@ -59,14 +59,14 @@ class Graph:
     graph: torch.cuda.CUDAGraph
     draws: Draws | None
     """None where the graph ends with the logits."""
-    logits: Tensor | None
-    """None where it samples."""
+    logits: tuple[Tensor, Tensor] | None
+    """Logits and lengths, as of `ForwardPass.logits`; None where the graph samples."""
 
     def run(self, forward: ForwardPass, plan: Plan) -> Draws:
         """Replays it; what the graph does not sample is sampled by `plan`."""
         self.graph.replay()
         if self.logits is not None:
-            return forward.sample(self.columns, self.logits, plan)
+            return forward.sample(self.columns, *self.logits, plan)
         return cast(Draws, self.draws)
 
 
@@ -117,17 +117,17 @@ class Graphs:
 
     def _pass(
         self, columns: Columns[Tensor], sizes: Sizes, plan: Plan | None
-    ) -> tuple[Draws | None, Tensor | None]:
+    ) -> tuple[Draws | None, tuple[Tensor, Tensor] | None]:
         longest = Longest(sizes.tokens, self._max_context_tokens)
-        logits = self._forward.logits(columns, sizes, longest)
+        logits, lengths = self._forward.logits(columns, sizes, longest)
         if plan is not None:
-            return self._forward.sample(columns, logits, plan), None
+            return self._forward.sample(columns, logits, lengths, plan), None
         # One place for the logits of all sizes, or each graph would keep its own.
         if self._logits is None:
             self._logits = torch.empty_like(logits)
         kept = self._logits[: len(logits)]
         kept.copy_(logits)
-        return None, kept
+        return None, (kept, lengths)
 
 
 def _fits(sizes: Sizes, graph: Sizes) -> bool:

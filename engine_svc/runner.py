@@ -146,7 +146,7 @@ class Runner:
         done = None
         if draws.tokens.is_cuda:
             done = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            done.record()  # type: ignore[no-untyped-call]
+            done.record()
         return Launched(tokens, logprobs, rows, wanted, done)
 
 

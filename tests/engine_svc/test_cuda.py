@@ -133,8 +133,8 @@ def test_a_replayed_graph_gives_the_bits_of_the_eager_pass(captured: Captured, r
     assert graph.logits is not None
     runner._load(graph, step)
     graph.graph.replay()
-    replayed = graph.logits[:rows].clone()
-    eager = runner.forward.logits(graph.columns, graph.sizes, Longest(0, 0))[:rows]
+    replayed = graph.logits[0][:rows].clone()
+    eager = runner.forward.logits(graph.columns, graph.sizes, Longest(0, 0))[0][:rows]
     assert torch.equal(replayed, eager)
 
 
