@@ -172,6 +172,17 @@ def _eos_token_ids(folder: Path, config: dict[str, Any]) -> frozenset[int]:
     return frozenset([ids] if isinstance(ids, int) else ids or ())
 
 
+def load_tokenizer(path: str) -> Tokenizer:
+    """The tokenizer of the model at `path`, without its weights. Raises StartupError."""
+    _stay_offline()
+    # A shape has no files and takes the embedded tokenizer.
+    found = Path(path) if path and not path.startswith("shape:") else embedded_model()
+    try:
+        return _tokenizer(found)
+    except Exception as error:
+        raise StartupError(f"model {found}: cannot be read: {_one_line(error)}") from error
+
+
 def _tokenizer(path: Path) -> Tokenizer:
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 

@@ -46,15 +46,15 @@ def plain(q: Tensor, k: Tensor, v: Tensor, window: int = 999) -> Tensor:
 
 def cache() -> KVCache:
     shape = CacheShape(total_blocks=9, block_tokens=16, max_sequences=4, max_context_tokens=64)
-    made = KVCache(CONFIG, shape, torch.device("cpu"), torch.float32)
-    for place, blocks in enumerate(BLOCKS):
-        made.assign(place, blocks)
-    return made
+    return KVCache(CONFIG, shape, torch.device("cpu"), torch.float32)
 
 
-def slots(made: KVCache, place: int, *positions: int) -> Tensor:
-    at = np.array(positions, dtype=np.int64)
-    return torch.from_numpy(made.slots(np.full_like(at, place), at))
+def slots(place: int, *positions: int) -> Tensor:
+    return torch.tensor([BLOCKS[place][at // 16] * 16 + at % 16 for at in positions])
+
+
+def block_tables(*places: int) -> Tensor:
+    return torch.tensor([[*BLOCKS[p], 0, 0, 0][:4] for p in places], dtype=torch.int32)
 
 
 ROTARY = RotaryTable(CONFIG.rope, SIZE, 64, torch.device("cpu"))
@@ -102,15 +102,14 @@ class Part:
 def run(made: KVCache, chunks: list[Part], rows: list[Part], rules: HeadRules) -> list[Tensor]:
     """One layer's attention of one step; the result of each part."""
     parts = chunks + rows
-    where = torch.cat([slots(made, p.story.place, *range(p.begin, p.end)) for p in parts])
+    where = torch.cat([slots(p.story.place, *range(p.begin, p.end)) for p in parts])
     qkv = torch.cat([p.story.qkv(p.begin, p.end) for p in parts])
     positions = torch.cat([torch.arange(p.begin, p.end) for p in parts])
     lengths = [p.end - p.begin for p in parts]
 
     def tables(of: list[Part]) -> tuple[Tensor, Tensor]:
-        places = torch.tensor([p.story.place for p in of])
         ends = torch.tensor([p.end for p in of], dtype=torch.int32)
-        return made.tables(places, 64).int(), ends
+        return block_tables(*(p.story.place for p in of)), ends
 
     chunk_tables = row_tables = None
     if chunks:
@@ -177,8 +176,8 @@ def test_a_padding_row_changes_nothing_and_spoils_no_other() -> None:
     story = stories()[2]
     run(made, [Part(story, 0, 3)], [], RULES[0])
     before = made.keys.clone()
-    where = torch.cat([torch.tensor([-1]), slots(made, 2, 3)])
-    tables = made.tables(torch.tensor([0, 2]), 64).int()
+    where = torch.cat([torch.tensor([-1]), slots(2, 3)])
+    tables = block_tables(0, 2)
     rows = RowTables(tables, torch.tensor([0, 4], dtype=torch.int32))
     attention = step_attention(made, where, None, rows)
     qkv = torch.cat([torch.ones_like(story.qkv(0, 1)), story.qkv(3, 4)])
