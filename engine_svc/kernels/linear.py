@@ -140,15 +140,16 @@ def fused_linear(
     """
     count, inner = rows.shape
     out_size = weight.shape[0] // (2 if gated else 1)
-    made = residual is None
-    out = torch.empty(count, out_size, dtype=rows.dtype, device=rows.device) if made else residual
+    out = residual
+    if out is None:
+        out = torch.empty(count, out_size, dtype=rows.dtype, device=rows.device)
     shape = {
         "OUT": out_size,
         "INNER": inner,
         "NORM": norm is not None,
         "BIAS": bias is not None,
         "GATED": gated,
-        "ADDED": not made,
+        "ADDED": residual is not None,
         "TILE_OUT": tile.out,
         "TILE_INNER": tile.inner,
         "STAGES": tile.stages,

@@ -123,22 +123,18 @@ def fill(parameters: Parameters, weights: Iterable[tuple[str, Tensor]]) -> None:
 def _parts(layer: LayerParameters, config: ModelConfig) -> Iterator[tuple[str, Tensor]]:
     queries, keys = config.heads * config.head_size, config.kv_heads * config.head_size
     inner = config.intermediate_size
+    attention = {"self_attn.q_proj": queries, "self_attn.k_proj": keys, "self_attn.v_proj": keys}
+    mlp = {"mlp.gate_proj": inner, "mlp.up_proj": inner}
     joined = (
-        (layer.qkv, "self_attn", ("q_proj", "k_proj", "v_proj"), (queries, keys, keys), "weight"),
-        (
-            layer.qkv_bias,
-            "self_attn",
-            ("q_proj", "k_proj", "v_proj"),
-            (queries, keys, keys),
-            "bias",
-        ),
-        (layer.gate_up, "mlp", ("gate_proj", "up_proj"), (inner, inner), "weight"),
-        (layer.gate_up_bias, "mlp", ("gate_proj", "up_proj"), (inner, inner), "bias"),
+        (layer.qkv, attention, "weight"),
+        (layer.qkv_bias, attention, "bias"),
+        (layer.gate_up, mlp, "weight"),
+        (layer.gate_up_bias, mlp, "bias"),
     )
-    for whole, block, names, sizes, kind in joined:
+    for whole, sizes, kind in joined:
         if whole is not None:
-            for name, part in zip(names, whole.split(sizes), strict=True):
-                yield f"{block}.{name}.{kind}", part
+            parts = whole.split_with_sizes(list(sizes.values()))
+            yield from ((f"{name}.{kind}", part) for name, part in zip(sizes, parts, strict=True))
     single = {
         "input_layernorm.weight": layer.attention_norm,
         "self_attn.q_norm.weight": layer.query_norm,
