@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from engine_svc.logit_rules import adjusted
 from engine_svc.params import SamplingParams
 from engine_svc.sampling_plan import Plan
 from engine_svc.sequence import Sequence
@@ -133,6 +134,36 @@ def test_cuts_keep_exactly_the_plain_set(dtype: torch.dtype) -> None:
         equal = (logits[row] == last[row].cpu()) & (ids <= token[row].cpu())
         assert ids[above | equal].tolist() == sorted(expected)
     assert clear > 15
+
+
+@dtypes
+def test_penalties_are_those_of_the_path_on_cpu(dtype: torch.dtype) -> None:
+    from engine_svc.kernels import penalties
+
+    sequences = [
+        make_sequence(0, prompt=range(9), repetition_penalty=1.3),
+        make_sequence(1, prompt=range(9)),
+        make_sequence(2, prompt=range(9), presence_penalty=0.7, frequency_penalty=-0.4),
+        make_sequence(3, prompt=range(9), repetition_penalty=1e-30),
+    ]
+    for sequence in sequences:
+        sequence.output = [8, 9, VOCABULARY - 1, 9]
+    logits = some_logits(len(sequences), dtype)
+    logits[1, [5, 5000, 9000]] = torch.tensor([np.nan, np.inf, -np.inf], dtype=dtype)
+    places = torch.arange(len(sequences))
+    expected = adjusted(
+        logits, table_of(sequences, VOCABULARY), places, places, Plan(penalties=True)
+    )
+    assert expected[1].isnan().all()
+    found = penalties.penalised(
+        logits.to(DEVICE), table_of(sequences, VOCABULARY, DEVICE), places.to(DEVICE), counted=True
+    ).cpu()
+    assert found[1].isnan().nonzero().squeeze(1).tolist() == [5, 5000, 9000]
+    torch.testing.assert_close(found[[0, 2, 3]], expected[[0, 2, 3]])
+    copied = penalties.penalised(
+        logits.to(DEVICE), table_of(sequences, VOCABULARY, DEVICE), places.to(DEVICE), counted=False
+    ).cpu()
+    assert copied[0].tolist() == logits[0].float().tolist()
 
 
 def test_draws_follow_the_distribution() -> None:
