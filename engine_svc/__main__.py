@@ -6,6 +6,7 @@ The composition root: it makes every part and owns none of the work.
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import socket
 from collections.abc import Coroutine
@@ -69,6 +70,9 @@ async def serve(settings: EngineSettings) -> None:
     loop = await start_loop(settings)
     logs.get_logger().info("model loaded", device=loop.ready.device)
     service = service_of(loop, settings)
+    # What is there now stays: collecting garbage need not walk through it between two steps.
+    gc.collect()
+    gc.freeze()
     stop_metrics = metrics.serve(settings.metrics_port, settings.metrics_host)
     listening = await listen(
         settings,

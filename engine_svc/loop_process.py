@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import signal
 import sys
-from typing import IO, Any
+from typing import IO, Any, Final
 
 from engine_svc.config import EngineSettings
 from engine_svc.loop import LoopBroke
@@ -22,6 +23,10 @@ from engine_svc.messages import Attach, Command, Ready, Report, Sink
 from engine_svc.model.loading import load_tokenizer
 from engine_svc.tokenizer import Tokenizer
 from ssjf.wire.run import StartupError
+
+PIPE_BYTES: Final = 1 << 20
+"""Room for what the loop reports while this process is busy: half a second of 256 sequences at
+500 steps a second. The system's default of 64 KiB is 30 ms."""
 
 
 class LoopProcess:
@@ -122,6 +127,8 @@ class _Reports(asyncio.Protocol):
 async def start(settings: EngineSettings) -> LoopProcess:
     """Starts the child and waits until its engine runs. Raises StartupError."""
     reading, writing = os.pipe()
+    with contextlib.suppress(OSError):  # more than this system allows: the default will do
+        fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
     try:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "engine_svc.loop_child", str(writing)),

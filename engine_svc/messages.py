@@ -83,6 +83,7 @@ class Report:
     """Everything that one turn of the loop has to say.
 
     The new tokens are columns of equal length, a row a token; a sequence has at most one.
+    All numbers are Python's own, so that a report can cross between processes.
     """
 
     step: int = 0

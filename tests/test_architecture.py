@@ -22,6 +22,8 @@ PURE = (
     *("predictor_svc/encoder.py", "predictor_svc/batcher.py", "predictor_svc/lengths.py"),
     *("engine_svc/scheduler.py", "engine_svc/step.py", "engine_svc/sequence.py"),
     *("engine_svc/blocks.py", "engine_svc/prefix.py"),
+    *("engine_svc/answers.py", "engine_svc/stop_strings.py", "engine_svc/detokenizer.py"),
+    *("engine_svc/messages.py", "engine_svc/batching_mode.py", "engine_svc/mailbox.py"),
 )
 IMPURE_IMPORTS = (
     *("grpc", "google.protobuf", "torch", "onnxruntime", "transformers"),

@@ -1,4 +1,4 @@
-"""The engine loop in a process of its own, with the real child."""
+"""The engine loop in a process of its own, with the real child; its end is in `test_main`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import pytest
 
 from engine_svc import loop_process
 from engine_svc.config import EngineSettings
-from engine_svc.loop import LoopBroke
 from engine_svc.loop_process import LoopProcess
 from engine_svc.messages import Attach, Cancel, Detach, Report, Start, Stop
 from ssjf.wire.run import StartupError
@@ -72,20 +71,6 @@ async def test_streams_come_and_go_until_stop_ends_the_child(loop: LoopProcess) 
     loop.post(Cancel((2,)))
     loop.post(Stop())
     await asyncio.wait_for(loop.ended, TIMEOUT_S)
-
-
-async def test_a_child_that_is_killed_ends_the_loop(loop: LoopProcess) -> None:
-    os.kill(loop._process.pid, signal.SIGKILL)
-    with pytest.raises(LoopBroke, match="killed by SIGKILL"):
-        await asyncio.wait_for(loop.ended, TIMEOUT_S)
-    loop.post(Cancel((1,)))  # says nothing: `ended` has told
-
-
-async def test_a_child_ends_when_its_parent_is_gone(loop: LoopProcess) -> None:
-    loop._stdin.close()
-    # In the middle of nothing it obeys `Stop`; in the middle of a step it has a grace.
-    await asyncio.wait([loop.ended], timeout=TIMEOUT_S)
-    assert loop.ended.done()
 
 
 async def test_a_model_that_cannot_be_loaded_is_told_in_one_line(tmp_path: Path) -> None:
