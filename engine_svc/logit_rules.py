@@ -2,7 +2,7 @@
 
 The values lie in the sampling table; a rule that no sequence of the step asks for is
 not computed, and a step without rules is not even copied. Nothing here waits for the
-device. Called by `sampler`.
+device. Called by `sampler`; `kernels.penalties` computes penalties on CUDA.
 """
 
 from __future__ import annotations
@@ -24,20 +24,25 @@ def adjusted(
 ) -> Tensor:
     """Logits [rows, vocabulary] after the plan's rules; the same tensor where it has none.
 
-    Otherwise float32, and finite in every row whose logits were finite. A row with NaN or
-    infinity is all NaN. `places`, `lengths` int64 [rows], lengths as in `random_stream.keys`.
+    Otherwise float32, and finite in every row whose logits were finite; other rows hold
+    NaN. `places`, `lengths` int64 [rows], lengths as in `random_stream.keys`.
     """
     if not plan.rules:
         return logits
-    result = logits.float()
-    # Zero, or NaN where a summand is not finite: a fault that no rule can hide.
-    fault = result.sum(-1, keepdim=True) * 0.0
-    result = _penalised(result, table, places) if plan.penalties else result.clone()
+    if logits.is_cuda:
+        from engine_svc.kernels import penalties  # Triton comes with CUDA builds only
+
+        result = penalties.penalised(logits, table, places, counted=plan.penalties)
+    else:
+        result = logits.float()
+        # Adds zero, or NaN where some summand is not finite.
+        result = result + result.sum(-1, keepdim=True) * 0.0
+        result = _penalised(result, table, places) if plan.penalties else result
     if plan.biases:
         result.scatter_add_(1, table.bias_tokens[places], table.bias_values[places])
     if plan.ends:
         _forbid_ends(result, table, places, lengths)
-    return result.add_(fault)
+    return result
 
 
 def _penalised(logits: Tensor, table: SamplingTable, places: Tensor) -> Tensor:
@@ -57,4 +62,6 @@ def _penalised(logits: Tensor, table: SamplingTable, places: Tensor) -> Tensor:
 def _forbid_ends(logits: Tensor, table: SamplingTable, places: Tensor, lengths: Tensor) -> None:
     unfinished = lengths.unsqueeze(1) < table.integers("ends_from", places)
     ends = table.ends[places]
-    logits.scatter_(1, ends, logits.gather(1, ends).masked_fill(unfinished, FORBIDDEN))
+    found = logits.gather(1, ends)
+    # NaN stays, for no rule may hide a fault.
+    logits.scatter_(1, ends, found.masked_fill(unfinished & ~found.isnan(), FORBIDDEN))

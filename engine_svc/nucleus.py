@@ -4,7 +4,7 @@ A draw is a race (argmax of log p - log E, the Gumbel-max trick) between the tok
 pass the filters. Unlike an inverse CDF it hardly ever changes with the last bits of the
 logits, which differ from batch to batch: only if the two best are that close. Filters
 keep the beginning of one order, by logit and among equals by token id, so they are
-exact whatever the algorithm; `draw_kernels` does the same on CUDA. Sorting a whole
+exact whatever the algorithm; `kernels.draws` does the same on CUDA. Sorting a whole
 vocabulary is slow, and nearly always a short head of the order holds all that passes:
 it is tried first. Source of top-p: Holtzman et al. 2020, section 3.1; of min-p: Nguyen
 et al. 2024.

@@ -2,7 +2,7 @@
 
 A counter-based stream has no state, so a request draws the same alone, in any batch,
 and when it is resumed on another engine. `sampling_table` mixes seeds on the host,
-`nucleus` and `draw_kernels` (which repeats `exponentials` in Triton) do the rest on the
+`nucleus` and `kernels.draws` (which repeats `exponentials` in Triton) do the rest on the
 device. Source: SplitMix64 (Steele, Lea and Flood 2014, figure 17).
 """
 

@@ -5,7 +5,7 @@ nothing; results stay on the device, where the next step reads its input tokens.
 host is never waited for on CUDA. Work that the plan does not name is skipped: an
 all-greedy step is one argmax. A row whose logits hold NaN or infinity gets no token and
 spoils no other. Called by `runner`; the rules before the choice are in `logit_rules`,
-the draws in `nucleus` (CPU) and `draw_kernels` (CUDA).
+the draws in `nucleus` (CPU) and `kernels.draws` (CUDA).
 """
 
 from __future__ import annotations
@@ -105,9 +105,9 @@ class DeviceSampler:
     def _choose(self, logits: Tensor, places: Tensor, lengths: Tensor, plan: Plan) -> Tensor:
         if logits.is_cuda:
             # Triton comes with PyTorch's CUDA builds only.
-            from engine_svc import draw_kernels
+            from engine_svc.kernels import draws as kernels
 
-            return draw_kernels.choose(logits, self._table, places, lengths, plan)
+            return kernels.choose(logits, self._table, places, lengths, plan)
         logits = logits.float()
         # A sum is finite only where every summand is, and costs a tenth of isfinite.
         finite = logits.sum(-1).isfinite()

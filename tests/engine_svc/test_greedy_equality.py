@@ -7,7 +7,7 @@ are nearly equal may an answer leave its own; such near-ties are counted.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,9 @@ from torch import Tensor
 
 from engine_svc.assembly import build
 from engine_svc.config import EngineSettings
-from engine_svc.messages import Attach, Report, Start
 from engine_svc.model.loading import LoadedModel
-from engine_svc.params import SamplingParams
-from engine_svc.sequence import Sequence
+
+from .turns import Turns, make_sequence
 
 NEW_TOKENS = 16
 EOS = 2
@@ -94,54 +93,39 @@ def generate(reference: Any, prompts: list[list[int]]) -> list[Answer]:
     return [Answer(tokens[i][:end], leads[i][:end]) for i, end in enumerate(ends)]
 
 
-@dataclass
-class Served:
-    """What the engine gave, by the index of the prompt."""
-
-    tokens: dict[int, list[int]] = field(default_factory=dict)
-    cached_tokens: int = 0
-    preempted: int = 0
-    most_read_tokens: int = 0
-    ended: int = 0
-
-    def take(self, report: Report) -> None:
-        for index, token in zip(report.sequence_ids, report.token_ids, strict=True):
-            self.tokens.setdefault(index, []).append(token)
-        self.ended += len(report.finished) + len(report.failed)
-        self.cached_tokens += sum(f.cached_prompt_tokens for f in report.finished)
-        self.preempted += report.preempted
-        self.most_read_tokens = max(self.most_read_tokens, report.prompt_tokens)
-
-
-def served(loaded: LoadedModel, prompts: list[list[int]], **options: bool) -> Served:
-    """The answers of an engine of its own; the first prompt begins before the others."""
+def served(
+    loaded: LoadedModel,
+    prompts: list[list[int]],
+    *,
+    chunked: bool,
+    reuse: bool,
+    short_of_memory: bool,
+) -> Turns:
+    """What an engine of its own has reported; the first prompt begins before the others."""
     settings = EngineSettings(
         device="cpu",
         max_sequences=len(prompts),
-        max_prefill_tokens=CHUNK_TOKENS if options["chunked"] else 4096,
-        prefix_reuse=options["reuse"],
-        kv_tokens=FEW_KV_TOKENS if options["short_of_memory"] else 16_384,
+        max_prefill_tokens=CHUNK_TOKENS if chunked else 4096,
+        prefix_reuse=reuse,
+        kv_tokens=FEW_KV_TOKENS if short_of_memory else 16_384,
     )
-    assembled, result = build(settings, loaded), Served()
     sequences = [
-        Sequence(
+        make_sequence(
             index,
-            tuple(prompt),
-            SamplingParams(max_tokens=NEW_TOKENS),
-            kv_reservation_tokens=len(prompt) + 1 if options["short_of_memory"] else None,
+            prompt,
+            max_tokens=NEW_TOKENS,
+            kv_reservation_tokens=len(prompt) + 1 if short_of_memory else None,
         )
         for index, prompt in enumerate(prompts)
     ]
-    engine, flight = assembled.engine, None
-    assembled.mailbox.post(Attach(result.take))
-    assembled.mailbox.post(Start(1, (sequences[0],)))
-    while result.ended < len(prompts):
-        engine.obey(wait=False)
-        if result.tokens and sequences[-1].arrival < 0:
-            assembled.mailbox.post(Start(2, tuple(sequences[1:])))
-            engine.obey(wait=False)
-        flight = engine.turn(flight)
-    return result
+    turns = Turns(build(settings, loaded))
+    turns.start(sequences[0])
+    while not turns.tokens(0):
+        turns.turn()
+    turns.start(*sequences[1:])
+    turns.until_idle()
+    assert turns.is_empty
+    return turns
 
 
 def near_ties(found: list[int], answer: Answer) -> int:
@@ -179,10 +163,11 @@ def test_prompts_decoded_together_get_the_tokens_of_transformers(
     assert (min(map(len, prompts)), max(map(len, prompts))) == (1, 900)
     found = served(smollm2, prompts, chunked=chunked, reuse=reuse, short_of_memory=short_of_memory)
     # Each switch did what it is for.
-    assert (found.most_read_tokens <= CHUNK_TOKENS) == chunked
-    assert (found.cached_tokens > 0) == reuse
-    assert (found.preempted > 0) == short_of_memory
-    ties = sum(near_ties(found.tokens[i], answer) for i, answer in enumerate(expected))
+    reports = found.reports
+    assert (max(r.prompt_tokens for r in reports) <= CHUNK_TOKENS) == chunked
+    assert any(f.cached_prompt_tokens for r in reports for f in r.finished) == reuse
+    assert any(r.preempted for r in reports) == short_of_memory
+    ties = sum(near_ties(found.tokens(i), answer) for i, answer in enumerate(expected))
     assert ties <= 2
 
 

@@ -4,7 +4,7 @@ Top-k, top-p and min-p all keep a beginning of the order by logit and, among equ
 token id: a logit and a token say where it ends. One program a row counts, or weighs,
 what lies above seven pivots at once and goes on between two of them: a few sweeps over
 logits that stay in the L2 cache, where a sort would move them several times. Called by
-`draw_kernels`.
+`draws`.
 """
 
 from __future__ import annotations

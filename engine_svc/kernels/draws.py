@@ -2,7 +2,7 @@
 
 The same choice as `nucleus`, which explains it. Tiles of the vocabulary race by
 themselves and a second kernel takes the best of them; what filters exclude, it learns
-from `cut_kernels`. Imported by `sampler` on CUDA, since Triton comes with PyTorch's CUDA
+from `cuts`. Imported by `sampler` on CUDA, since Triton comes with PyTorch's CUDA
 builds only.
 """
 
@@ -16,7 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 from engine_svc import random_stream
-from engine_svc.cut_kernels import cuts
+from engine_svc.kernels.cuts import cuts
 from engine_svc.sampling_plan import Plan
 from engine_svc.sampling_table import FLOATS, INTEGERS, WORDS, SamplingTable
 
