@@ -62,7 +62,7 @@ def build(settings: EngineSettings, loaded: LoadedModel) -> Assembled:
     device = loaded.model.device
     prefill = settings.max_prefill_tokens or sizing.prefill_tokens(loaded)
     shape = sizing.cache_shape(settings, loaded, prefill)
-    runner = _runner(loaded, shape)
+    runner = make_runner(loaded, shape)
     sizing.warm_up(runner, shape)
     if device.type == "cuda" and settings.cuda_graphs:
         runner.use(_graphs(runner, loaded, shape, prefill))
@@ -83,7 +83,8 @@ def build(settings: EngineSettings, loaded: LoadedModel) -> Assembled:
     return Assembled(engine, mailbox, loaded, shape)
 
 
-def _runner(loaded: LoadedModel, shape: CacheShape) -> Runner:
+def make_runner(loaded: LoadedModel, shape: CacheShape) -> Runner:
+    """A cache and what runs steps over it. Raises StartupError where there is no memory."""
     device = loaded.model.device
     try:
         cache = KVCache(loaded.config, shape, device, loaded.model.dtype)

@@ -21,11 +21,10 @@ from engine_svc.logit_rules import adjusted
 from engine_svc.messages import TokenLogprobs
 from engine_svc.nucleus import Filters, draw
 from engine_svc.random_stream import keys
-from engine_svc.sampling_plan import Plan, PlanTally
+from engine_svc.results import NUMERIC_FAULT
+from engine_svc.sampling_plan import Plan
 from engine_svc.sampling_table import SamplingTable
 from engine_svc.sequence import Sequence
-
-NUMERIC_FAULT = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +97,9 @@ class DeviceSampler:
         """
         rules = adjusted(logits, self._table, places, lengths, plan)
         tokens = self._choose(rules, places, lengths, plan)
-        if plan.penalties:
-            self._table.count(places, tokens)
         logprobs = None if plan.logprobs is None else _logprobs(logits, tokens, plan.logprobs)
+        if plan.penalties:  # last: a call that runs out of memory has counted nothing
+            self._table.count(places, tokens)
         return Draws(tokens, logprobs)
 
     def _choose(self, logits: Tensor, places: Tensor, lengths: Tensor, plan: Plan) -> Tensor:
@@ -139,45 +138,3 @@ def _logprobs(logits: Tensor, tokens: Tensor, count: int) -> Logprobs:
     chosen = logits.gather(1, tokens.clamp(min=0).unsqueeze(1)) - total
     top = logits.topk(count, dim=-1)
     return Logprobs(chosen.squeeze(1), top.indices, top.values - total)
-
-
-@dataclass(frozen=True, slots=True)
-class Sampled:
-    """What one sequence got."""
-
-    token_id: int
-    """NUMERIC_FAULT where its logits were not finite."""
-    logprobs: TokenLogprobs | None = None
-
-
-class Sampler:
-    """A step's sampling with tables of its own, for a caller that has no places."""
-
-    def __init__(self, eos_token_ids: Set[int]) -> None:
-        self._eos_token_ids = eos_token_ids
-
-    def sample(self, logits: Tensor, sequences: Items[Sequence]) -> list[Sampled]:
-        """One result a row of `logits` [rows, vocabulary], any float type."""
-        rows, vocabulary = logits.shape
-        sampler = DeviceSampler(
-            places=rows,
-            vocabulary=vocabulary,
-            eos_token_ids=self._eos_token_ids,
-            device=logits.device,
-        )
-        sampler.start(range(rows), sequences)
-        tally = PlanTally()
-        for sequence in sequences:
-            tally.add(sequence.params)
-        places = torch.arange(rows, device=logits.device)
-        lengths = torch.tensor([s.length for s in sequences], device=logits.device)
-        draws = sampler.sample(logits, places, lengths, tally.plan)
-        found = draws.logprobs.to_host() if draws.logprobs else None
-        return [
-            Sampled(token, _of(found, row, sequences[row].params.logprobs))
-            for row, token in enumerate(draws.tokens.tolist())
-        ]
-
-
-def _of(found: Logprobs | None, row: int, count: int | None) -> TokenLogprobs | None:
-    return None if found is None or count is None else found.of(row, count)

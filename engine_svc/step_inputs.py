@@ -73,7 +73,8 @@ class Columns(Generic[Vector]):
 
 def cut(vector: Vector, sizes: Sizes) -> Columns[Vector]:
     """Views of a vector of `sizes.total` integers."""
-    tokens, chunks = sizes.tokens, sizes.chunks
+    tokens: int = sizes.tokens
+    chunks: int = sizes.chunks
     results = chunks + sizes.rows
     lengths = (tokens, tokens, tokens, chunks + 1, *(chunks,) * 4, results, results)
     ends = np.cumsum(lengths).tolist()

@@ -28,16 +28,19 @@ class TorchAttention:
         self._slots = slots[stored]
         self._stored = None if bool(stored.all()) else stored
         self._spans = _spans(chunks) if chunks else []
-        self._decode = _Decode(cache, rows) if rows and len(rows.context_tokens) else None
+        self._rows = len(rows.context_tokens) if rows else 0
+        self._decode = _Decode(cache, rows) if rows and self._rows else None
 
     def __call__(self, layer: int, qkv: Tensor, rotation: Rotation, rules: HeadRules) -> Tensor:
         """See `Attention`."""
         q, k, v = self._heads(qkv, rotation, rules)
         self._store(layer, k, v)
         attended = [self._chunk(layer, span, q, k, v, rules) for span in self._spans]
+        read = self._spans[-1].end if self._spans else 0
+        if padding := len(q) - read - self._rows:
+            attended.append(torch.zeros_like(q[:padding]))
         if self._decode:
-            read = self._spans[-1].end if self._spans else 0
-            attended.append(self._decode(layer, q[read:], rules))
+            attended.append(self._decode(layer, q[read + padding :], rules))
         joined = attended[0] if len(attended) == 1 else torch.cat(attended)
         return joined.flatten(1)
 

@@ -131,10 +131,8 @@ def engine(
     """Tokens a second of the engine, with random weights, random prompts and forced lengths."""
     from ssjf_bench.engine_cases import CASES, DEFAULT_CASES
     from ssjf_bench.provenance import provenance
-    from ssjf_cli.process import StackError
 
     try:
-        from ssjf.wire.run import StartupError
         from ssjf_cli import engine_bench
     except ModuleNotFoundError as missing:
         _fail(f"this needs {missing.name}: pip install 'ssjf[cpu,bench]'")
@@ -156,7 +154,7 @@ def engine(
     try:
         with console.status("") as status:
             results = engine_bench.measure(options, status.update)
-    except (StackError, StartupError, engine_bench.EngineBenchError) as error:
+    except engine_bench.FAILURES as error:
         _fail(str(error))
     except KeyboardInterrupt:
         raise typer.Exit(130) from None

@@ -21,8 +21,11 @@ from engine_svc.config import EngineSettings
 from engine_svc.messages import Attach, Detach, Report, Start, Stop
 from engine_svc.params import SamplingParams
 from engine_svc.sequence import Sequence
+from ssjf.wire.run import StartupError
+from ssjf_bench import engine_load
 from ssjf_bench.engine_cases import CASES, MOST_SEQUENCES, PROMPT_TOKENS, Case
 from ssjf_cli import engine_profile
+from ssjf_cli.process import StackError
 from ssjf_cli.stack import Stack, StackOptions
 
 CONTEXT_TOKENS: Final = 4096
@@ -31,6 +34,9 @@ CPU_KV_TOKENS: Final = 32_768
 
 class EngineBenchError(Exception):
     """The engine did not do what was asked of it."""
+
+
+FAILURES: Final = (EngineBenchError, engine_load.EngineLoadError, StartupError, StackError)
 
 
 Say = Callable[[str], None]
@@ -65,7 +71,7 @@ class Measured:
 
 
 def measure(options: EngineBenchOptions, say: Say) -> dict[str, Any]:
-    """All cases, as plain data. Raises EngineBenchError, StartupError or StackError."""
+    """All cases, as plain data. Raises one of FAILURES."""
     say(f"starting {options.shape}")
     began_s = time.perf_counter()
     assembled = assemble(_settings(options))
@@ -204,17 +210,21 @@ def _transformers(
 def _through_serve(
     options: EngineBenchOptions, vocabulary_size: int, say: Say
 ) -> Iterator[dict[str, Any]]:
-    from ssjf_bench import engine_load
-
     with Stack(StackOptions(engine=_flags(options), predictor=None, gateway=None)) as stack:
         for name in options.cases:
             say(f"{name}, through Serve")
             case = CASES[name]
-            prompts = case.prompts(vocabulary_size)
-            requests = list(zip(prompts, case.output_tokens, strict=True))
-            measured = [
-                asyncio.run(engine_load.serve_load(stack.engine_address, requests))
-                for _ in range(options.repeats + 1)
-            ][1:]
+            works = [
+                engine_load.Work(tuple(prompt), tokens)
+                for prompt, tokens in zip(
+                    case.prompts(vocabulary_size), case.output_tokens, strict=True
+                )
+            ]
+            measured = [_served(stack.engine_address, works) for _ in range(options.repeats + 1)]
             stack.check()
-            yield _row(case, "serve", [Measured(m.seconds, m.steps, None) for m in measured])
+            yield _row(case, "serve", measured[1:])
+
+
+def _served(address: str, works: list[engine_load.Work]) -> Measured:
+    figures = asyncio.run(engine_load.serve_load(address, works))
+    return Measured(figures.seconds, 0, figures.step_ms)

@@ -47,12 +47,12 @@ class ScriptedRunner:
     fits: Callable[[Step], bool] = lambda _: True
     steps: list[Step] = field(default_factory=list)
     cleared: list[list[int]] = field(default_factory=list)
-    begun: list[int] = field(default_factory=list)
+    begun: set[int] = field(default_factory=set)
     cells: list[Cell] = field(default_factory=list)
     at: dict[int, int] = field(default_factory=dict)
 
     def begin(self, started: Sequence[EngineSequence], cells: Sequence[Cell]) -> None:
-        self.begun += [sequence.sequence_id for sequence in started]
+        self.begun |= {sequence.sequence_id for sequence in started}
         self.at |= {sequence.sequence_id: len(sequence.output) for sequence in started}
         self.cells += cells
 
@@ -64,8 +64,7 @@ class ScriptedRunner:
         return Scripted(Results(np.array(tokens, dtype=np.int64)))
 
     def end(self, sequence: EngineSequence) -> None:
-        if sequence.sequence_id in self.begun:
-            self.begun.remove(sequence.sequence_id)
+        self.begun.discard(sequence.sequence_id)
 
     def clear(self, blocks: Sequence[int]) -> None:
         self.cleared.append(list(blocks))

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 import torch
 
-from engine_svc.sampler import NUMERIC_FAULT, DeviceSampler
+from engine_svc.results import NUMERIC_FAULT
+from engine_svc.sampler import DeviceSampler
 from engine_svc.sampling_plan import Plan
 
 from .one_step import EOS, plan_for, sample
