@@ -19,7 +19,7 @@ from typing import IO, Any, Final
 from engine_svc.config import EngineSettings
 from engine_svc.loop import LoopBroke
 from engine_svc.loop_frames import FrameReader, frame
-from engine_svc.messages import Attach, Command, Ready, Report, Sink
+from engine_svc.messages import Attach, Command, Ready, Report, Sink, Stop
 from engine_svc.model.loading import load_tokenizer
 from engine_svc.tokenizer import Tokenizer
 from ssjf.wire.run import StartupError
@@ -27,6 +27,10 @@ from ssjf.wire.run import StartupError
 PIPE_BYTES: Final = 1 << 20
 """Room for what the loop reports while this process is busy: half a second of 256 sequences at
 500 steps a second. The system's default of 64 KiB is 30 ms."""
+
+
+STOP_LIMIT_S: Final = 10.0
+"""Time that the child has after `Stop`; a broken device can hold it for ever."""
 
 
 class LoopProcess:
@@ -71,6 +75,12 @@ class LoopProcess:
                 self._stdin.write(frame("attach", stream, command.batching_mode))
             else:
                 self._stdin.write(frame("command", command))
+            if isinstance(command, Stop):
+                asyncio.get_running_loop().call_later(STOP_LIMIT_S, self._kill)
+
+    def _kill(self) -> None:
+        if self._process.returncode is None:
+            self._process.kill()
 
     async def _watch(self) -> None:
         """Sets `ended` once the child has."""

@@ -20,7 +20,7 @@ class Commands(Protocol):
     """Where commands for an engine loop are left."""
 
     def post(self, command: Command) -> None:
-        """Leaves a command; any thread, never blocks."""
+        """Leaves a command; from the event loop, never blocks."""
 
 
 class Mailbox:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -110,6 +111,25 @@ async def test_text_is_what_the_tokens_say(serve: Serve, tokenizer: Tokenizer) -
         await gateway.send_batch(1, [sequence(1, max_tokens=40, ignore_eos=True)])
         await gateway.until_idle()
         assert gateway.text(1) == tokenizer.decode(gateway.tokens(1))
+
+
+async def test_a_stop_string_ends_the_answer_at_once_and_frees_its_place(serve: Serve) -> None:
+    async with (await serve()).connect() as gateway:
+        await gateway.send_batch(1, [sequence(1, max_tokens=40, ignore_eos=True)])
+        await gateway.until_idle()
+        whole = gateway.text(1)
+        stop = whole[10:13]
+        again = sequence(2, max_tokens=500, ignore_eos=True, stop=[stop])
+        await gateway.send_batch(2, [again, sequence(3, max_tokens=80, ignore_eos=True)])
+        finished = await gateway.until_finished()
+        assert (finished.sequence_id, finished.stop_string) == (2, stop)
+        assert finished.reason == sampling_pb2.FINISH_REASON_STOP
+        assert gateway.text(2) == whole[: whole.index(stop)]
+        assert finished.output_tokens == len(gateway.tokens(2))
+        await gateway.until_idle()
+        assert finished.output_tokens == len(gateway.tokens(2))
+        assert len(gateway.tokens(3)) == 80
+        assert gateway.capacity.free_kv_tokens == gateway.welcome.limits.kv_tokens
 
 
 async def test_a_forced_length_is_met_with_benchmark(serve: Serve) -> None:
@@ -330,7 +350,8 @@ async def test_draining_the_service_ends_the_open_stream_and_refuses_new_ones(
         await draining
     late = serving.connect()
     late.open()
-    await late.send(hello=hello())
+    with suppress(grpc.aio.AioRpcError):  # the refusal may have come already
+        await late.send(hello=hello())
     found = await refusal(late)
     assert (found.code, found.reason) == (grpc.StatusCode.UNAVAILABLE, "DRAINING")
     await late.close()
