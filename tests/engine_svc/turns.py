@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from engine_svc.assembly import Assembled
 from engine_svc.engine import Engine, Flight
@@ -27,7 +27,8 @@ class HasEngine(Protocol):
     def shape(self) -> CacheShape: ...
 
 
-class News(NamedTuple):
+@dataclass(frozen=True)
+class News:
     """A token of one sequence."""
 
     index: int
