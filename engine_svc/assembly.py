@@ -60,16 +60,17 @@ def assemble(settings: EngineSettings) -> Assembled:
 def build(settings: EngineSettings, loaded: LoadedModel) -> Assembled:
     """Builds the engine around a model that is loaded. Raises StartupError."""
     device = loaded.model.device
-    prefill = settings.max_prefill_tokens or sizing.prefill_tokens(loaded)
-    shape = sizing.cache_shape(settings, loaded, prefill)
+    prefill = sizing.prefill_tokens(settings, loaded)
+    shape = sizing.cache_shape(settings, loaded, prefill.idle)
     runner = make_runner(loaded, shape)
     sizing.warm_up(runner, shape)
     if device.type == "cuda" and settings.cuda_graphs:
-        runner.use(_graphs(runner, loaded, shape, prefill))
+        runner.use(_graphs(runner, shape, prefill.idle))
     scheduler = Scheduler(
         BlockAccounting(shape.total_blocks, shape.block_tokens),
         max_sequences=shape.max_sequences,
-        max_prefill_tokens=prefill,
+        max_prefill_tokens=prefill.beside_decode,
+        max_idle_prefill_tokens=prefill.idle,
         prefix_reuse=settings.prefix_reuse,
     )
     mailbox = Mailbox()
@@ -101,13 +102,9 @@ def make_runner(loaded: LoadedModel, shape: CacheShape) -> Runner:
 
 
 @torch.inference_mode()
-def _graphs(
-    runner: Runner, loaded: LoadedModel, shape: CacheShape, prefill_tokens: int
-) -> graphs.Graphs:
-    """Graphs for decoding, and for reading prompts too where launching takes the time."""
+def _graphs(runner: Runner, shape: CacheShape, prefill_tokens: int) -> graphs.Graphs:
     sizes = graphs.decode_sizes(shape.max_sequences)
-    if loaded.parameters < sizing.LAUNCH_BOUND_PARAMETERS:
-        sizes += graphs.mixed_sizes(shape.max_sequences, prefill_tokens)
+    sizes += graphs.mixed_sizes(shape.max_sequences, prefill_tokens)
     captured = graphs.Graphs(runner.forward, shape.max_context_tokens)
-    captured.capture(sizes, shape.max_sequences, loaded.model.device)
+    captured.capture(sizes, shape.max_sequences, runner.device)
     return captured

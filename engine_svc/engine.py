@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Set
 from collections.abc import Sequence as Items
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Final, Protocol
 
 import torch
 
@@ -36,6 +36,10 @@ from engine_svc.results import Results
 from engine_svc.scheduler import Capacity, Scheduler
 from engine_svc.sequence import FailureCode, Sequence
 from engine_svc.step import Cell, Step
+
+CHECK_INTERVAL_S: Final = 10.0
+"""Between looks at every single free block, which take milliseconds; their number is
+checked whenever nothing runs."""
 
 
 class Pending(Protocol):
@@ -96,6 +100,7 @@ class Engine:
         self._decode_rows: tuple[tuple[Sequence, ...], Rows] = ((), rows_of(()))
         self._steps = 0
         self._committed_s = 0.0
+        self._checked_s = float("-inf")
         self._batch_id = 0
         self._draining = False
         self._closing = False
@@ -229,7 +234,7 @@ class Engine:
         changed = (capacity, self._batch_id) != self._told
         idle = not self._scheduler.has_work
         if idle:
-            self._scheduler.check()
+            self._check()
         drained = idle and self._draining
         self._told = capacity, self._batch_id
         if changed or drained or report.step:
@@ -241,6 +246,13 @@ class Engine:
                     drained=drained,
                 )
             )
+
+    def _check(self) -> None:
+        now_s = self._clock()
+        thorough = now_s - self._checked_s > CHECK_INTERVAL_S
+        if thorough:
+            self._checked_s = now_s
+        self._scheduler.check(thorough=thorough)
 
     def _report(self, report: Report) -> None:
         if self._sink is not None:

@@ -1,9 +1,9 @@
 """CUDA graphs of forward passes: one launch in place of hundreds.
 
 A graph has fixed sizes and fixed memory, so there is one for each of some sizes, and a
-step runs in the smallest that holds it, padded. Decode steps have graphs for every
-batch; where the model is so small that launching is what takes time, steps that also
-read a few prompts have them too. Captured once at the start; called by `runner`.
+step runs in the smallest that holds it, padded. There are graphs of decode steps for
+every batch, and of steps that also read some prompts: launching those kernel by kernel
+takes 8 to 17 ms, more than they run. Captured once at the start; called by `runner`.
 """
 
 from __future__ import annotations
@@ -21,9 +21,12 @@ from engine_svc.sampling_plan import Plan
 from engine_svc.step_inputs import Columns, Sizes, cut
 
 ROWS: Final = (1, 2, 4, 8, 16, 24, 32, 48, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 512)
-MIXED_ROWS: Final = (8, 32, 64, 96, 128, 160, 192, 224, 256)
-MIXED_TOKENS: Final = (128, 256, 512, 1024)
-"""Chunk tokens of the graphs that read prompts."""
+MIXED: Final = {
+    128: (8, 32, 64, 96, 128, 160, 192, 224, 256),
+    **dict.fromkeys((256, 512, 1024), (8, 64, 128, 192, 256)),
+    **dict.fromkeys((2048, 4096), (8, 128, 256)),
+}
+"""Chunk tokens of the graphs that read prompts, with the rows that decode beside them."""
 TOKENS_A_CHUNK: Final = 64
 """One chunk for so many tokens, on average, fits into such a graph."""
 GREEDY: Final = Plan()
@@ -39,12 +42,11 @@ def decode_sizes(max_rows: int) -> list[Sizes]:
 
 def mixed_sizes(max_rows: int, max_tokens: int) -> list[Sizes]:
     """Sizes of steps that read prompts while others decode."""
-    rows = sorted({min(rows, max_rows) for rows in MIXED_ROWS})
     return [
-        Sizes(tokens, tokens // TOKENS_A_CHUNK, each)
-        for tokens in MIXED_TOKENS
+        Sizes(tokens, tokens // TOKENS_A_CHUNK, rows)
+        for tokens, beside in MIXED.items()
         if tokens <= max_tokens
-        for each in rows
+        for rows in sorted({min(rows, max_rows) for rows in beside})
     ]
 
 
@@ -94,7 +96,9 @@ class Graphs:
             columns.last_positions.fill_(-1)
             columns.slots.fill_(-1)
             self._vectors[each] = vector
-            for plan in (GREEDY, FILTERED) if each.chunks else (GREEDY, DRAWS, FILTERED, None):
+            plans = (GREEDY, FILTERED, None) if each.chunks else (GREEDY, DRAWS, FILTERED, None)
+            self._warm_up(each, plans)
+            for plan in plans:
                 self._capture(each, plan)
         self._sizes = sorted(self._vectors, key=lambda s: (s.tokens, s.rows))
 
@@ -105,11 +109,19 @@ class Graphs:
                 return self._graphs.get((each, _kind(plan, mixed=each.chunks > 0)))
         return None
 
+    def _warm_up(self, sizes: Sizes, plans: Iterable[Plan | None]) -> None:
+        """Compiles what is to be compiled, which cannot be captured."""
+        columns = cut(self._vectors[sizes], sizes)
+        logits, lengths = self._forward.logits(columns, sizes, self._longest(sizes))
+        for plan in plans:
+            if plan is not None:
+                self._forward.sample(columns, logits, lengths, plan)
+        self._shared(logits)
+        torch.cuda.synchronize()
+
     def _capture(self, sizes: Sizes, plan: Plan | None) -> None:
         vector = self._vectors[sizes]
         columns = cut(vector, sizes)
-        self._pass(columns, sizes, plan)  # compiles what is to be compiled
-        torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool):
             draws, logits = self._pass(columns, sizes, plan)
@@ -118,16 +130,21 @@ class Graphs:
     def _pass(
         self, columns: Columns[Tensor], sizes: Sizes, plan: Plan | None
     ) -> tuple[Draws | None, tuple[Tensor, Tensor] | None]:
-        longest = Longest(sizes.tokens, self._max_context_tokens)
-        logits, lengths = self._forward.logits(columns, sizes, longest)
+        logits, lengths = self._forward.logits(columns, sizes, self._longest(sizes))
         if plan is not None:
             return self._forward.sample(columns, logits, lengths, plan), None
-        # One place for the logits of all sizes, or each graph would keep its own.
-        if self._logits is None:
-            self._logits = torch.empty_like(logits)
-        kept = self._logits[: len(logits)]
+        kept = self._shared(logits)
         kept.copy_(logits)
         return None, (kept, lengths)
+
+    def _longest(self, sizes: Sizes) -> Longest:
+        return Longest(sizes.tokens, self._max_context_tokens)
+
+    def _shared(self, logits: Tensor) -> Tensor:
+        """One place for the logits of all sizes: each graph would keep its own."""
+        if self._logits is None or len(self._logits) < len(logits):
+            self._logits = torch.empty_like(logits)
+        return self._logits[: len(logits)]
 
 
 def _fits(sizes: Sizes, graph: Sizes) -> bool:

@@ -72,6 +72,11 @@ class Runner:
         # Inputs of decode steps that are on the device: sizes → the rows that they are of.
         self._loaded: dict[Sizes, tuple[tuple[Sequence, ...], Columns[Tensor]]] = {}
 
+    @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+        return self._tables.device
+
     def use(self, graphs: Graphs) -> None:
         """Replays graphs from now on where one fits."""
         self._graphs = graphs

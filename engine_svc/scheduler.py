@@ -38,11 +38,15 @@ class Scheduler:
         *,
         max_sequences: int,
         max_prefill_tokens: int,
+        max_idle_prefill_tokens: int | None = None,
         prefix_reuse: bool = True,
     ) -> None:
+        """`max_prefill_tokens` are read in a step at most; `max_idle_prefill_tokens` where there
+        is nobody who decodes meanwhile and is held up, by default as many."""
         self._blocks = blocks
         self.max_sequences = max_sequences
         self._max_prefill_tokens = max_prefill_tokens
+        self._max_idle_prefill_tokens = max_idle_prefill_tokens or max_prefill_tokens
         self._prefix_reuse = prefix_reuse
         self._mode = BatchingMode.CONTINUOUS
         self._places = list(range(max_sequences - 1, -1, -1))
@@ -93,7 +97,7 @@ class Scheduler:
         cells = self._grow()
         decode = self._decode_rows()
         started: list[Sequence] = []
-        chunks = self._read(started)
+        chunks = self._read(decode, started)
         cells += [
             Cell(s.place, column, block) for s in started for column, block in enumerate(s.blocks)
         ]
@@ -144,9 +148,12 @@ class Scheduler:
             running_sequences=live,
         )
 
-    def check(self) -> None:
-        """Raises RuntimeError where places or blocks are lost or held twice."""
-        self._blocks.check(s.blocks for s in self._running.values())
+    def check(self, *, thorough: bool = True) -> None:
+        """Raises RuntimeError where places or blocks are lost or held twice.
+
+        Not `thorough`, free blocks are counted only.
+        """
+        self._blocks.check((s.blocks for s in self._running.values()), thorough=thorough)
         held = [s.place for s in self._running.values()]
         if sorted([*self._places, *self._resting, *held]) != list(range(self.max_sequences)):
             raise RuntimeError("places of the batch are lost or held twice")
@@ -165,9 +172,9 @@ class Scheduler:
             self._decode = tuple(self._decoding.values())
         return self._decode
 
-    def _read(self, started: list[Sequence]) -> tuple[Chunk, ...]:
-        """Chunks of prompts within the budget: those begun before, then those that start."""
-        budget = self._max_prefill_tokens
+    def _read(self, decode: tuple[Sequence, ...], started: list[Sequence]) -> tuple[Chunk, ...]:
+        """Chunks within the budget: of prompts begun before, then of those that start."""
+        budget = self._max_prefill_tokens if decode else self._max_idle_prefill_tokens
         chunks: list[Chunk] = []
         for sequence in list(self._reading.values()):
             if budget > 0:

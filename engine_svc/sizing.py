@@ -6,6 +6,7 @@ there can be before the KV cache takes its share of what is left. Called by `ass
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 import torch
@@ -22,23 +23,39 @@ from engine_svc.step import Cell, Chunk, Step
 from ssjf.wire.run import StartupError
 
 BLOCK_TOKENS: Final = 16
-LAUNCH_BOUND_PARAMETERS: Final = 1_000_000_000
-"""Below this a GPU is done with a step sooner than the host with launching it."""
 STEP_FLOATING_POINT_OPERATIONS: Final = 4e13
 """Of a step that reads prompts while others decode: some 60 ms of an H100."""
 PREFILL_TOKENS_ON_CPU: Final = 512
+MOST_PREFILL_TOKENS: Final = 16_384
 PREFILL_MULTIPLE: Final = 256
 """Matrix products waste less of whole tiles."""
 GRAPH_BYTES: Final = 1 << 30
 """For CUDA graphs and what is allocated beside PyTorch's own memory."""
 
 
-def prefill_tokens(loaded: LoadedModel) -> int:
-    """Prompt tokens of one step that hold running sequences up tolerably."""
+@dataclass(frozen=True, slots=True)
+class PrefillTokens:
+    """Prompt tokens of one step."""
+
+    beside_decode: int
+    """While sequences decode, which it holds up."""
+    idle: int
+    """While none does."""
+
+
+def prefill_tokens(settings: EngineSettings, loaded: LoadedModel) -> PrefillTokens:
+    """What is asked for, or what holds running sequences up tolerably."""
+    if settings.max_prefill_tokens:
+        return PrefillTokens(settings.max_prefill_tokens, settings.max_prefill_tokens)
+    held_up = _tolerable_tokens(loaded)
+    return PrefillTokens(held_up, min(4 * held_up, MOST_PREFILL_TOKENS))
+
+
+def _tolerable_tokens(loaded: LoadedModel) -> int:
     if loaded.model.device.type == "cpu":
         return PREFILL_TOKENS_ON_CPU
     tokens = STEP_FLOATING_POINT_OPERATIONS / (2 * max(1, loaded.parameters))
-    return int(min(max(tokens, 512), 16_384)) // PREFILL_MULTIPLE * PREFILL_MULTIPLE
+    return int(min(max(tokens, 512), MOST_PREFILL_TOKENS)) // PREFILL_MULTIPLE * PREFILL_MULTIPLE
 
 
 def cache_shape(

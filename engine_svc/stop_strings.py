@@ -13,7 +13,8 @@ class StopStrings:
     def __init__(self, stop: tuple[str, ...]) -> None:
         """`stop` has at least one string, none of them empty."""
         self._stop = stop
-        self._longest = max(map(len, stop))
+        self._beginnings = frozenset(each[:length] for each in stop for length in range(len(each)))
+        self._longest = max(map(len, stop)) - 1
         self._held = ""
 
     def feed(self, text: str, *, may_stop: bool = True) -> tuple[str, str | None]:
@@ -21,31 +22,31 @@ class StopStrings:
 
         `may_stop` False lets stop strings pass as ordinary text.
         """
-        self._held += text
+        text = self._held + text
+        self._held = ""
         if not may_stop:
-            return self.flush(), None
-        found = self._first()
-        if found is not None:
-            start, stop = found
-            text, self._held = self._held[:start], ""
-            return text, stop
-        return self._give(len(self._held) - self._beginning()), None
+            return text, None
+        for stop in self._stop:
+            if stop in text:
+                return self._end(text)
+        certain = len(text) - self._beginning(text)
+        self._held = text[certain:]
+        return text[:certain], None
 
     def flush(self) -> str:
         """What is held back, at the end of the answer."""
-        return self._give(len(self._held))
+        held, self._held = self._held, ""
+        return held
 
-    def _give(self, characters: int) -> str:
-        text, self._held = self._held[:characters], self._held[characters:]
-        return text
+    def _end(self, text: str) -> tuple[str, str]:
+        """The text before the first stop string, and the longest that begins there."""
+        found = [(text.find(stop), -len(stop), stop) for stop in self._stop if stop in text]
+        start, _, stop = min(found)
+        return text[:start], stop
 
-    def _first(self) -> tuple[int, str] | None:
-        found = [(at, stop) for stop in self._stop if (at := self._held.find(stop)) >= 0]
-        return min(found, key=lambda hit: (hit[0], -len(hit[1])), default=None)
-
-    def _beginning(self) -> int:
-        """Length of the longest end of the held text with which a stop string begins."""
-        for length in range(min(len(self._held), self._longest - 1), 0, -1):
-            if any(stop.startswith(self._held[-length:]) for stop in self._stop):
+    def _beginning(self, text: str) -> int:
+        """Length of the longest end of the text with which a stop string begins."""
+        for length in range(min(len(text), self._longest), 0, -1):
+            if text[-length:] in self._beginnings:
                 return length
         return 0

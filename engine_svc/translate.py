@@ -95,18 +95,8 @@ def sequence(message: engine_pb2.Sequence, bounds: Bounds) -> Sequence:
         message.request_id,
         _forced_tokens(message.benchmark_payload, params, bounds),
         cache_salt=message.cache_salt,
-        kv_reservation_tokens=_kv_reservation(message, params),
+        kv_reservation_tokens=message.kv_reservation_tokens or None,
     )
-
-
-def _kv_reservation(message: engine_pb2.Sequence, params: SamplingParams) -> int | None:
-    """Tokens to reserve; None for all that the sequence may come to have."""
-    asked, prompt_tokens = message.kv_reservation_tokens, len(message.prompt_token_ids)
-    if not asked:
-        return None
-    most = prompt_tokens + params.max_tokens
-    _require(prompt_tokens < asked <= most, "kv_reservation_tokens does not fit the sequence")
-    return int(asked)
 
 
 def sampling(message: sampling_pb2.SamplingParams) -> SamplingParams:

@@ -32,6 +32,11 @@ class Case:
         """Tokens of all answers."""
         return sum(self.output_tokens)
 
+    @property
+    def steps(self) -> int:
+        """Steps that the longest answer takes."""
+        return max(self.output_tokens)
+
     def prompts(self, vocabulary_size: int) -> list[list[int]]:
         """A prompt for each request; no two begin alike."""
         draw = np.random.default_rng([SEED, len(self.output_tokens)])

@@ -32,7 +32,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def on_cuda() -> Assembled:
-    return assemble(EngineSettings(device="cuda", max_sequences=64, kv_tokens=65_536))
+    return assemble(EngineSettings(device="cuda", max_sequences=16, kv_tokens=65_536))
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def test_bfloat16_answers_in_a_mixed_batch_are_greedy_within_rounding(
         make_sequence(0, prompt, max_tokens=32),
         *(
             make_sequence(i, encode("Tell me a story. " * i), max_tokens=64, temperature=0.7)
-            for i in range(1, 64)
+            for i in range(1, 16)
         ),
     )
     turns.until_idle()

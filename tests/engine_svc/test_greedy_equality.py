@@ -138,7 +138,7 @@ def near_ties(found: list[int], answer: Answer) -> int:
     return 0
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)  # the first one waits for transformers as well
 @pytest.mark.parametrize(
     ("chunked", "reuse", "short_of_memory"),
     # Every pair of settings together, and all three at once.

@@ -169,7 +169,7 @@ async def test_a_broken_loop_ends_the_process(
 ) -> None:
     def assemble(settings: EngineSettings) -> Assembled:
         assembled = make_engine()
-        monkeypatch.setattr(assembled.engine, "step", _cuda_error)
+        monkeypatch.setattr(assembled.engine, "turn", _cuda_error)
         return assembled
 
     monkeypatch.setattr(loop_thread, "assemble", assemble)
@@ -200,5 +200,5 @@ async def _serve_on(monkeypatch: pytest.MonkeyPatch, settings: EngineSettings) -
             await gateway.close()
 
 
-def _cuda_error() -> None:
+def _cuda_error(_: object) -> None:
     raise RuntimeError("CUDA error: device-side assert triggered")

@@ -199,14 +199,6 @@ def test_salt_and_reservation_arrive() -> None:
     assert translate.sequence(sequence(1), BOUNDS).kv_reservation_tokens is None
 
 
-@pytest.mark.parametrize("tokens", [3, 12])
-def test_a_reservation_that_does_not_fit_the_sequence_is_refused(tokens: int) -> None:
-    message = sequence(1, [5] * 3, max_tokens=8)
-    message.kv_reservation_tokens = tokens
-    with pytest.raises(Refused, match="kv_reservation_tokens"):
-        translate.sequence(message, BOUNDS)
-
-
 def test_a_salt_that_is_too_long_is_refused() -> None:
     message = sequence(1)
     message.cache_salt = "ä" * 129
