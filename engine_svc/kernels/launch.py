@@ -24,9 +24,11 @@ def overlaps() -> bool:
 
 
 @cache
-def overlap() -> dict[str, Any]:
+def overlap(wanted: bool = True) -> dict[str, Any]:
     """The arguments that every launch gets."""
-    return {"OVERLAP": True, "launch_pdl": True} if overlaps() else {"OVERLAP": False}
+    if wanted and overlaps():
+        return {"OVERLAP": True, "launch_pdl": True}
+    return {"OVERLAP": False}
 
 
 @cache

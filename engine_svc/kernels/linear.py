@@ -3,7 +3,7 @@
 Before: RMSNorm, whose division is one factor a row and so can follow the product. After:
 a bias, SiLU(gate) · up, or the addition to a residual. Two kernels: tensor cores over a
 tile of rows, and plain sums for one row, which only has to read the weight. Which of them
-and with what tile is `tiles`' choice; called by `cuda_ops`.
+and with what tile is `choice`'s business; called by `cuda_ops`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from engine_svc.kernels.tiles import Tile
 from engine_svc.kernels.waiting import prefetch_rows, wait
 
 
-@triton.jit  # type: ignore[untyped-decorator, unused-ignore]
+@triton.jit(do_not_specialize=["rows"])  # type: ignore[untyped-decorator, unused-ignore]
 def _tile_kernel(  # type: ignore[no-untyped-def]
     x_ptr, weight_ptr, norm_ptr, bias_ptr, out_ptr, rows, eps,
     OUT: tl.constexpr, INNER: tl.constexpr,
@@ -43,15 +43,25 @@ def _tile_kernel(  # type: ignore[no-untyped-def]
         prefetch_rows(weight_rows + OUT * INNER, INNER, AHEAD, OVERLAP)
     wait(OVERLAP)
     for start in tl.range(0, INNER, TILE_INNER, num_stages=STAGES):
-        x = tl.load(x_cells + start)
-        weight = tl.load(weight_cells + start)
+        if INNER % TILE_INNER == 0:
+            x = tl.load(x_cells + start)
+            weight = tl.load(weight_cells + start)
+        else:
+            is_inner = (start + inner < INNER)[None, :]
+            x = tl.load(x_cells + start, mask=is_inner, other=0.0)
+            weight = tl.load(weight_cells + start, mask=is_inner, other=0.0)
         if NORM:
             wide = x.to(tl.float32)
             squares += tl.sum(wide * wide, 1)
-            x = (wide * tl.load(norm_ptr + start + inner).to(tl.float32)[None, :]).to(x.dtype)
+            norm = tl.load(norm_ptr + start + inner, mask=start + inner < INNER, other=0.0)
+            x = (wide * norm.to(tl.float32)[None, :]).to(x.dtype)
         sums = tl.dot(x, tl.trans(weight), sums, input_precision="ieee")
         if GATED:
-            up_weight = tl.load(weight_cells + OUT * INNER + start)
+            if INNER % TILE_INNER == 0:
+                up_weight = tl.load(weight_cells + OUT * INNER + start)
+            else:
+                up_cells = weight_cells + OUT * INNER + start
+                up_weight = tl.load(up_cells, mask=is_inner, other=0.0)
             up_sums = tl.dot(x, tl.trans(up_weight), up_sums, input_precision="ieee")
     if NORM:
         factor = tl.rsqrt(squares / INNER + eps)[:, None]
@@ -136,7 +146,7 @@ def fused_linear(
     """A product of rows [n, in] with `weight` [out, in], sums in fp32; all contiguous.
 
     `norm` [in]: the rows are RMS-normed first. `gated`: `weight` is [gate; up] [2 · out, in].
-    `residual` [n, out] is added to and returned. A tile of rows needs `tile.inner` to divide in.
+    `residual` [n, out] is added to and returned.
     """
     count, inner = rows.shape
     out_size = weight.shape[0] // (2 if gated else 1)
@@ -155,7 +165,7 @@ def fused_linear(
         "STAGES": tile.stages,
         "AHEAD": min(tile.ahead, triton.next_power_of_2(inner)),
         "num_warps": tile.warps,
-        **overlap(),
+        **overlap(tile.overlap),
     }
     columns = triton.cdiv(out_size, tile.out)
     if tile.rows == 1:

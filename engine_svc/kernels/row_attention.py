@@ -24,6 +24,8 @@ MOST_SPLITS = 32
 LEAST_SPLIT_TOKENS = 256
 """Of a part of a context: below, one program is as fast as several."""
 TILE_TOKENS = 64
+PROGRAMS = 8
+"""On a multiprocessor, where a context is cut: so many reads are under way at once."""
 
 
 @triton.jit  # type: ignore[untyped-decorator, unused-ignore]
@@ -177,12 +179,12 @@ def attend_rows(
 
 
 def _splits(programs: int) -> int:
-    """Parts of a context, so that there is about one program for each half multiprocessor."""
-    wanted = 2 * multiprocessors() // programs
+    """Parts of a context, for PROGRAMS on each multiprocessor where a context is long."""
+    wanted = PROGRAMS * multiprocessors() // programs
     return min(MOST_SPLITS, 1 << max(0, wanted.bit_length() - 1))
 
 
 @cache
 def _counters(device: torch.device) -> Tensor:
     """How many parts have ended, by row and KV head; zero between kernels of a stream."""
-    return torch.zeros(2 * multiprocessors(), dtype=torch.int32, device=device)
+    return torch.zeros(PROGRAMS * multiprocessors(), dtype=torch.int32, device=device)

@@ -51,6 +51,7 @@ class Decoder:
         ops = ops or ops_for(self.device, config.norm_eps)
         self._layers = [self._layer(ops, i, layer) for i, layer in enumerate(parameters.layers)]
         self._head = ops.normed(parameters.norm, parameters.head)
+        ops.prepare()
         self._rotary = RotaryTable(config.rope, config.head_size, max_positions, self.device)
 
     def forward(self, batch: ForwardBatch) -> Tensor:

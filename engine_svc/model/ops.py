@@ -31,6 +31,9 @@ class Ops(Protocol):
     def added(self, weight: Tensor, bias: Tensor | None = None) -> AddedTo:
         """A product with `weight` [out, in], added to a residual."""
 
+    def prepare(self) -> None:
+        """Called once, when all are made; may take a moment to find what is fastest."""
+
 
 def ops_for(device: torch.device, norm_eps: float) -> Ops:
     """The operations for a device."""

@@ -35,5 +35,8 @@ class TorchOps:
         product = linear(weight, bias)
         return lambda rows, residual: residual + product(rows)
 
+    def prepare(self) -> None:
+        """Nothing is to be found out."""
+
     def _norm(self, rows: Tensor, weight: Tensor) -> Tensor:
         return functional.rms_norm(rows, weight.shape, weight, self._norm_eps)

@@ -74,7 +74,7 @@ class Story:
 
     def expected(self, begin: int, end: int, rules: HeadRules) -> Tensor:
         """What the tokens begin … end − 1 get."""
-        q, k, v = self.projected[:end].split((HEADS, KV_HEADS, KV_HEADS), 1)
+        q, k, v = self.projected[:end].split_with_sizes((HEADS, KV_HEADS, KV_HEADS), 1)
         if rules.query_norm is not None and rules.key_norm is not None:
             q, k = (
                 functional.rms_norm(part, (SIZE,), norm, rules.norm_eps)

@@ -5,8 +5,8 @@ On a GPU, and without one in Triton's interpreter: TRITON_INTERPRET=1 pytest -m 
 
 from __future__ import annotations
 
+import dataclasses
 import os
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -52,31 +52,24 @@ def normed(rows: Tensor, norm: Tensor) -> Tensor:
     return functional.rms_norm(rows.double(), norm.shape, norm.double(), EPS)
 
 
-KINDS = ["one row", "one row in steps", "tile", "two tiles"]
+# (rows of a program, output and input features, stages), and whether there is a bias: one row,
+# one row in steps, a tile in steps that do not divide the input, a tile in steps that do.
+TILES = [((1, 4, 256, 1), True), ((1, 8, 64, 2), False), ((16, 16, 128, 3), True)]
+TILES += [((32, 32, 64, 2), False)]
 
 
-def tiles() -> list[Any]:
-    from engine_svc.kernels.tiles import Tile
-
-    return [
-        Tile(1, 4, 256, warps=4, stages=1),
-        Tile(1, 8, 64, warps=4, stages=2),
-        Tile(16, 16, 64, warps=4, stages=3),
-        Tile(32, 32, 32, warps=4, stages=2),
-    ]
-
-
-@every_dtype
-@pytest.mark.parametrize("biased", [False, True], ids=["", "biased"])
-@pytest.mark.parametrize("kind", range(4), ids=KINDS)
+@pytest.mark.parametrize(("cut", "biased"), TILES, ids=str)
 @pytest.mark.parametrize("rows", [1, 5, 33])
 def test_joined_products_are_those_of_float64(
-    rows: int, kind: int, biased: bool, dtype: torch.dtype
+    rows: int, cut: tuple[int, int, int, int], biased: bool
 ) -> None:
     from engine_svc.kernels.linear import fused_linear
+    from engine_svc.kernels.tiles import Tile
 
+    dtype = DTYPES[-1]
+    tile = Tile(*cut[:3], warps=4, stages=cut[3], overlap=cut[0] == 1, ahead=256)
     torch.manual_seed(0)
-    tile, inner, out = tiles()[kind], 192, 40
+    inner, out = 192, 40
     x, residual = drawn(rows, inner, dtype=dtype), drawn(rows, out, dtype=dtype)
     norm = drawn(inner, dtype=dtype, scale=0.1) + 1
     weight = drawn(2 * out, inner, dtype=dtype, scale=0.1)
@@ -103,8 +96,14 @@ def test_norm_and_gate_alone_are_those_of_float64(size: int, dtype: torch.dtype)
     check(silu_gated(rows), functional.silu(gate) * up, dtype)
 
 
-SHAPES = [(9, 3, 64), (8, 2, 128), (4, 4, 48)]
-every_shape = pytest.mark.parametrize("shape", SHAPES, ids=["9/3·64", "8/2·128", "4/4·48"])
+# Heads, key heads and their size; norms or a window; dtype. Each is several compilations.
+CASES = [
+    ((9, 3, 64), "plain", torch.float32),
+    ((9, 3, 64), "plain", DTYPES[-1]),
+    ((8, 2, 128), "norms", DTYPES[-1]),
+    ((4, 4, 48), "window", DTYPES[-1]),
+]
+every_case = pytest.mark.parametrize(("shape", "kind", "dtype"), CASES, ids=str)
 BLOCK_TOKENS = 16
 
 
@@ -141,12 +140,9 @@ def tables(cache: KVCache, rows: int) -> Tensor:
 
 def rules_of(shape: tuple[int, int, int], kind: str, dtype: torch.dtype) -> HeadRules:
     if kind == "norms":
-        norms = [drawn(shape[2], dtype=dtype, scale=0.1) + 1 for _ in range(2)]
-        return HeadRules(shape[0], *norms, norm_eps=EPS)
+        query_norm, key_norm = (drawn(shape[2], dtype=dtype, scale=0.1) + 1 for _ in range(2))
+        return HeadRules(shape[0], query_norm, key_norm, norm_eps=EPS)
     return HeadRules(shape[0], window_tokens=70 if kind == "window" else None)
-
-
-Make = Callable[..., Any]
 
 
 def compare(
@@ -187,8 +183,9 @@ def _on_cpu(tables: Any) -> Any:
     if tables is None:
         return None
     fields = {name: getattr(tables, name) for name in tables.__slots__}
-    moved = {k: v.cpu() if isinstance(v, Tensor) else v for k, v in fields.items()}
-    return type(tables)(**moved)
+    return dataclasses.replace(
+        tables, **{name: v.cpu() for name, v in fields.items() if isinstance(v, Tensor)}
+    )
 
 
 def _rotation(table: RotaryTable, positions: Tensor) -> Rotation:
@@ -198,13 +195,14 @@ def _rotation(table: RotaryTable, positions: Tensor) -> Rotation:
 
 
 def _wide_rules(rules: HeadRules) -> HeadRules:
-    norms = [None if n is None else n.double().cpu() for n in (rules.query_norm, rules.key_norm)]
-    return HeadRules(rules.heads, *norms, rules.norm_eps, rules.window_tokens)
+    def wide(norm: Tensor | None) -> Tensor | None:
+        return None if norm is None else norm.double().cpu()
+
+    query_norm, key_norm = wide(rules.query_norm), wide(rules.key_norm)
+    return dataclasses.replace(rules, query_norm=query_norm, key_norm=key_norm)
 
 
-@every_dtype
-@every_shape
-@pytest.mark.parametrize("kind", ["plain", "window", "norms"])
+@every_case
 @pytest.mark.parametrize("longest", [80, 700], ids=["short", "long, in parts"])
 def test_rows_attend_as_in_float64(
     shape: tuple[int, int, int], kind: str, longest: int, dtype: torch.dtype
@@ -245,9 +243,7 @@ def chunk_step(
     return slots, chunks, RowTables(blocks[len(spans) :], contexts), positions
 
 
-@every_dtype
-@every_shape
-@pytest.mark.parametrize("kind", ["plain", "window", "norms"])
+@every_case
 @pytest.mark.parametrize(
     "spans",
     [[(0, 5), (30, 31), (16, 20)], [(0, 40), (50, 83), (3, 4)], [(0, 130), (33, 100)]],
@@ -262,20 +258,20 @@ def test_chunks_attend_as_in_float64(
     compare(cache, slots, chunks, None, positions, rules_of(shape, kind, dtype))
 
 
-@every_dtype
-def test_chunks_and_rows_share_a_step(dtype: torch.dtype) -> None:
+def test_chunks_and_rows_share_a_step() -> None:
     torch.manual_seed(0)
-    cache = cache_of(SHAPES[0], dtype, 160)
+    shape, kind, dtype = CASES[1]
+    cache = cache_of(shape, dtype, 160)
     step = chunk_step(cache, [(0, 20), (16, 40)], [1, 90, 17])
     slots, chunks, rows, positions = step
-    compare(cache, slots, chunks, rows, positions, rules_of(SHAPES[0], "plain", dtype))
+    compare(cache, slots, chunks, rows, positions, rules_of(shape, kind, dtype))
 
 
 @pytest.mark.skipif(INTERPRETED, reason="the interpreter runs one program after another")
 def test_parts_of_a_context_are_joined_the_same_every_time() -> None:
     from engine_svc.kernels.attention import KernelAttention
 
-    cache = cache_of(SHAPES[0], torch.bfloat16, 4096)
+    cache = cache_of((9, 3, 64), torch.bfloat16, 4096)
     blocks = tables(cache, 2)
     contexts = torch.tensor([4000, 3000], dtype=torch.int32, device=DEVICE)
     slots = torch.tensor([-1, -1], device=DEVICE)
