@@ -79,7 +79,9 @@ def test_float32_answers_are_those_of_the_cpu(
     prompts = [smollm2.tokenizer.encode_prompt("Count to ten. " * i) for i in range(1, 9)]
     answers = []
     for loaded, device in ((in_float32, "cuda"), (smollm2, "cpu")):
-        turns = Turns(build(EngineSettings(device=device, kv_tokens=16_384), loaded))  # type: ignore[arg-type]
+        turns = Turns(
+            build(EngineSettings(device=device, max_sequences=8, kv_tokens=16_384), loaded)
+        )  # type: ignore[arg-type]
         turns.start(*(make_sequence(i, p, max_tokens=32) for i, p in enumerate(prompts)))
         turns.until_idle()
         answers.append([turns.tokens(i) for i in range(len(prompts))])
@@ -89,9 +91,10 @@ def test_float32_answers_are_those_of_the_cpu(
 def test_a_seeded_answer_is_drawn_again_in_another_batch(in_float32: LoadedModel) -> None:
     prompt = in_float32.tokenizer.encode_prompt("Write a poem about the sea.")
     drawn: dict[str, Any] = {"temperature": 1.0, "top_p": 0.9, "seed": 3, "max_tokens": 48}
+    settings = EngineSettings(device="cuda", max_sequences=8, kv_tokens=16_384)
     answers = []
     for others in (0, 7):
-        turns = Turns(build(EngineSettings(device="cuda", kv_tokens=16_384), in_float32))
+        turns = Turns(build(settings, in_float32))
         turns.start(
             make_sequence(0, prompt, **drawn),
             *(make_sequence(i, [i] * 9 * i, temperature=1.0) for i in range(1, others + 1)),
@@ -187,8 +190,8 @@ def test_sampling_that_no_graph_holds_goes_beside_sampling_that_one_does(
 def test_a_step_too_large_for_the_memory_left_runs_in_parts(on_cuda: Assembled) -> None:
     turns = Turns(on_cuda)
     torch.cuda.empty_cache()
-    # Eight MiB stay free: less than what 500 tokens of some prompts need.
-    hog_bytes = torch.cuda.mem_get_info()[0] - (8 << 20)
+    # Less stays free than 16 prompts of 500 tokens need, and more than four of them.
+    hog_bytes = torch.cuda.mem_get_info()[0] - (48 << 20)
     hog = torch.empty(hog_bytes, dtype=torch.uint8, device="cuda")
     try:
         turns.start(*(make_sequence(i, range(500), max_tokens=3) for i in range(40)))
