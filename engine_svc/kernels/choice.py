@@ -77,7 +77,7 @@ def replayed_ms(work: Callable[[], object], replays: int = 4, rounds: int = 3) -
     with torch.cuda.stream(stream):
         work()  # compiles what is to be compiled
         # Not torch.cuda.graph, which collects garbage every time.
-        graph.capture_begin()
+        graph.capture_begin(capture_error_mode="thread_local")
         work()
         graph.capture_end()
         graph.replay()
