@@ -54,6 +54,7 @@ class Scheduler:
         self._resting: list[int] = []
         self._gathering = False
         self._waiting: deque[Sequence] = deque()
+        self._promised_blocks = 0  # to those that wait
         self._running: dict[int, Sequence] = {}
         self._reading: dict[int, Sequence] = {}
         self._decoding: dict[int, Sequence] = {}
@@ -86,6 +87,7 @@ class Scheduler:
         self._arrivals += 1
         sequence.arrival = self._arrivals
         self._waiting.append(sequence)
+        self._promised_blocks += self._need(sequence)
 
     def schedule(self) -> Step:
         """The next step: who decodes does so, prompts are read within the budget."""
@@ -128,6 +130,7 @@ class Scheduler:
         running = [self._running[i] for i in wanted if i in self._running]
         for sequence in waiting:
             self._waiting.remove(sequence)
+            self._promised_blocks -= self._need(sequence)
             sequence.state = State.ENDED
         for sequence in running:
             self.end(sequence)
@@ -140,8 +143,7 @@ class Scheduler:
     def capacity(self) -> Capacity:
         """What further sequences could have."""
         live = len(self._running) + len(self._waiting) + len(self._resting)
-        promised = sum(map(self._need, self._waiting))
-        free_blocks = max(0, self._blocks.free_blocks - promised)
+        free_blocks = max(0, self._blocks.free_blocks - self._promised_blocks)
         return Capacity(
             free_sequences=max(0, self._most_sequences() - live),
             free_kv_tokens=free_blocks * self._blocks.block_tokens,
@@ -157,6 +159,8 @@ class Scheduler:
         held = [s.place for s in self._running.values()]
         if sorted([*self._places, *self._resting, *held]) != list(range(self.max_sequences)):
             raise RuntimeError("places of the batch are lost or held twice")
+        if self._promised_blocks != sum(map(self._need, self._waiting)):
+            raise RuntimeError("blocks promised to waiting sequences are counted wrong")
 
     def _most_sequences(self) -> int:
         if self._mode is BatchingMode.NONE:
@@ -183,6 +187,7 @@ class Scheduler:
         self._gathering |= not self._running
         while budget > 0 and self._waiting and self._may_start(self._waiting[0]):
             sequence = self._waiting.popleft()
+            self._promised_blocks -= self._need(sequence)
             self._start(sequence)
             started.append(sequence)
             chunks.append(self._chunk(sequence, budget))
@@ -287,6 +292,7 @@ class Scheduler:
         self._preempted += 1
         sequence.state, sequence.block_names = State.WAITING, None
         self._waiting.appendleft(sequence)
+        self._promised_blocks += self._need(sequence)
 
     def _name_prompt(self, chunk: Chunk) -> None:
         if self._prefix_reuse and chunk.last:
