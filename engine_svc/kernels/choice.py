@@ -71,12 +71,13 @@ def _fastest(tiles: Sequence[Tile], trial: Trial) -> Tile | None:
 
 def replayed_ms(work: Callable[[], object], replays: int = 4, rounds: int = 3) -> float:
     """Milliseconds of `work` on the device under a CUDA graph, the best of some rounds."""
-    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
+    graph = torch.cuda.CUDAGraph()
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         work()  # compiles what is to be compiled
         # Not torch.cuda.graph, which collects garbage every time.
-        graph.capture_begin()
+        graph.capture_begin(capture_error_mode="thread_local")
         work()
         graph.capture_end()
         graph.replay()
@@ -86,10 +87,11 @@ def replayed_ms(work: Callable[[], object], replays: int = 4, rounds: int = 3) -
 
 
 def _timed_ms(graph: torch.cuda.CUDAGraph, replays: int) -> float:
-    began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    began = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+    ended = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
     began.record()
     for _ in range(replays):
         graph.replay()
     ended.record()
     ended.synchronize()
-    return began.elapsed_time(ended) / replays
+    return float(began.elapsed_time(ended)) / replays

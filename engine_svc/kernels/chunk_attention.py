@@ -12,12 +12,12 @@ import triton.language as tl
 from torch import Tensor
 
 from engine_svc.attention import ChunkTables
-from engine_svc.kernels.launch import overlap
+from engine_svc.kernels.launch import Kernel
 from engine_svc.kernels.row_attention import LOG2_E
 from engine_svc.kernels.waiting import wait
 
 
-@triton.jit  # type: ignore[untyped-decorator, unused-ignore]
+@triton.jit(do_not_specialize=["blocks_stride"])  # type: ignore[untyped-decorator, unused-ignore]
 def _kernel(  # type: ignore[no-untyped-def]
     qkv_ptr, keys_ptr, values_ptr, blocks_ptr, starts_ptr, contexts_ptr, out_ptr,
     scale, blocks_stride,
@@ -78,6 +78,9 @@ def _kernel(  # type: ignore[no-untyped-def]
     tl.store(out_ptr + out_cells, result.to(out_ptr.dtype.element_ty), mask=is_cell)
 
 
+_attend = Kernel(_kernel)
+
+
 def attend_chunks(
     qkv: Tensor,
     keys: Tensor,
@@ -96,12 +99,20 @@ def attend_chunks(
     block_tokens, kv_heads, head_size = keys.shape[1:]
     wide = chunks.longest_query > 64 and qkv.element_size() == 2
     tile = 128 if wide else 64 if chunks.longest_query > 16 else 16
+    arguments = (
+        *(qkv, keys, values, chunks.tables, chunks.query_starts, chunks.context_tokens, out),
+        *(head_size**-0.5 * LOG2_E, chunks.tables.stride(0)),
+    )
+    constants = {
+        "HEADS": heads,
+        "KV_HEADS": kv_heads,
+        "HEAD": head_size,
+        "PADDED": triton.next_power_of_2(head_size),
+        "BLOCK_TOKENS": block_tokens,
+        "WINDOW": window or 0,
+        "TILE_QUERIES": tile,
+        "TILE": 64 if qkv.element_size() == 2 else 32,
+        "STAGES": 2,
+    }
     grid = (triton.cdiv(chunks.longest_query, tile), len(chunks.context_tokens), heads)
-    _kernel[grid](
-        qkv, keys, values, chunks.tables, chunks.query_starts, chunks.context_tokens, out,
-        head_size**-0.5 * LOG2_E, chunks.tables.stride(0),
-        HEADS=heads, KV_HEADS=kv_heads, HEAD=head_size,
-        PADDED=triton.next_power_of_2(head_size), BLOCK_TOKENS=block_tokens, WINDOW=window or 0,
-        TILE_QUERIES=tile, TILE=64 if qkv.element_size() == 2 else 32, STAGES=2,
-        num_warps=8 if wide and head_size > 64 else 4, **overlap(),
-    )  # fmt: skip
+    _attend.launch(grid, arguments, constants, warps=8 if wide and head_size > 64 else 4)

@@ -8,12 +8,14 @@ and with what tile is `choice`'s business; called by `cuda_ops`.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from engine_svc.kernels.launch import overlap
+from engine_svc.kernels.launch import Kernel
 from engine_svc.kernels.tiles import Tile
 from engine_svc.kernels.waiting import prefetch_rows, wait
 
@@ -132,6 +134,9 @@ def _row_kernel(  # type: ignore[no-untyped-def]
     tl.store(cells, total.to(out_ptr.dtype.element_ty), mask=is_column)
 
 
+_tile, _row = Kernel(_tile_kernel), Kernel(_row_kernel)
+
+
 def fused_linear(
     rows: Tensor,
     weight: Tensor,
@@ -164,13 +169,13 @@ def fused_linear(
         "TILE_INNER": tile.inner,
         "STAGES": tile.stages,
         "AHEAD": min(tile.ahead, triton.next_power_of_2(inner)),
-        "num_warps": tile.warps,
-        **overlap(tile.overlap),
     }
+    options: Any = {"warps": tile.warps, "overlapped": tile.overlap}
     columns = triton.cdiv(out_size, tile.out)
     if tile.rows == 1:
-        _row_kernel[(columns, count)](rows, weight, norm, bias, out, eps, **shape)
+        _row.launch((columns, count, 1), (rows, weight, norm, bias, out, eps), shape, **options)
     else:
-        grid = (columns, triton.cdiv(count, tile.rows))
-        _tile_kernel[grid](rows, weight, norm, bias, out, count, eps, TILE_ROWS=tile.rows, **shape)
+        shape["TILE_ROWS"] = tile.rows
+        grid = (columns, triton.cdiv(count, tile.rows), 1)
+        _tile.launch(grid, (rows, weight, norm, bias, out, count, eps), shape, **options)
     return out

@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from engine_svc.kernels.launch import overlap
+from engine_svc.kernels.launch import Kernel
 from engine_svc.kernels.waiting import wait
 
 GATED_PART = 1024
@@ -47,15 +47,17 @@ def _gated_kernel(  # type: ignore[no-untyped-def]
     tl.store(out_ptr + row * SIZE + feature, result, mask=is_feature)
 
 
+_norm, _gated = Kernel(_norm_kernel), Kernel(_gated_kernel)
+
+
 def rms_norm(rows: Tensor, norm: Tensor, eps: float) -> Tensor:
     """RMSNorm of rows [n, size], contiguous, in fp32; the dtype of the rows."""
     out = torch.empty_like(rows)
     size = rows.shape[1]
     padded = triton.next_power_of_2(size)
-    _norm_kernel[(rows.shape[0],)](
-        rows, norm, out, eps,
-        SIZE=size, PADDED=padded, num_warps=min(8, max(1, padded // 512)), **overlap(),
-    )  # fmt: skip
+    constants = {"SIZE": size, "PADDED": padded}
+    warps = min(8, max(1, padded // 512))
+    _norm.launch((len(rows), 1, 1), (rows, norm, out, eps), constants, warps=warps)
     return out
 
 
@@ -64,6 +66,6 @@ def silu_gated(rows: Tensor) -> Tensor:
     size = rows.shape[1] // 2
     out = torch.empty(rows.shape[0], size, dtype=rows.dtype, device=rows.device)
     part = min(GATED_PART, triton.next_power_of_2(size))
-    grid = (rows.shape[0], triton.cdiv(size, part))
-    _gated_kernel[grid](rows, out, SIZE=size, PART=part, **overlap())
+    grid = (len(rows), triton.cdiv(size, part), 1)
+    _gated.launch(grid, (rows, out), {"SIZE": size, "PART": part})
     return out

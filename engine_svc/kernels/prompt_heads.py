@@ -10,13 +10,13 @@ import triton.language as tl
 from torch import Tensor
 
 from engine_svc.kernels.heads import angles, turned
-from engine_svc.kernels.launch import overlap
+from engine_svc.kernels.launch import Kernel
 from engine_svc.kernels.waiting import wait
 
 TILE_TOKENS = 16
 
 
-@triton.jit  # type: ignore[untyped-decorator, unused-ignore]
+@triton.jit(do_not_specialize=["tokens"])  # type: ignore[untyped-decorator, unused-ignore]
 def _kernel(  # type: ignore[no-untyped-def]
     qkv_ptr, slots_ptr, positions_ptr, table_ptr, keys_ptr, values_ptr,
     query_norm_ptr, key_norm_ptr, eps, tokens,
@@ -53,6 +53,9 @@ def _kernel(  # type: ignore[no-untyped-def]
             tl.store(keys_ptr + kept, key, mask=is_cell & (slot >= 0)[:, None])
 
 
+_prepare = Kernel(_kernel)
+
+
 def prepare_prompt_heads(
     qkv: Tensor,
     slots: Tensor,
@@ -73,10 +76,14 @@ def prepare_prompt_heads(
     """
     kv_heads, head_size = keys.shape[-2:]
     tokens = len(qkv)
-    grid = (triton.cdiv(tokens, TILE_TOKENS), heads + 2 * kv_heads)
-    _kernel[grid](
-        qkv, slots, positions, table, keys, values, query_norm, key_norm, eps, tokens,
-        HEADS=heads, KV_HEADS=kv_heads, HEAD=head_size,
-        PADDED=triton.next_power_of_2(head_size), NORM=query_norm is not None,
-        TILE=TILE_TOKENS, num_warps=2, **overlap(),
-    )  # fmt: skip
+    arguments = (qkv, slots, positions, table, keys, values, query_norm, key_norm, eps, tokens)
+    constants = {
+        "HEADS": heads,
+        "KV_HEADS": kv_heads,
+        "HEAD": head_size,
+        "PADDED": triton.next_power_of_2(head_size),
+        "NORM": query_norm is not None,
+        "TILE": TILE_TOKENS,
+    }
+    grid = (triton.cdiv(tokens, TILE_TOKENS), heads + 2 * kv_heads, 1)
+    _prepare.launch(grid, arguments, constants, warps=2)

@@ -16,7 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 from engine_svc.kernels.heads import angles, turned
-from engine_svc.kernels.launch import multiprocessors, overlap
+from engine_svc.kernels.launch import Kernel, multiprocessors
 from engine_svc.kernels.waiting import wait
 
 LOG2_E = 1.4426950408889634
@@ -28,7 +28,7 @@ PROGRAMS = 8
 """On a multiprocessor, where a context is cut: so many reads are under way at once."""
 
 
-@triton.jit  # type: ignore[untyped-decorator, unused-ignore]
+@triton.jit(do_not_specialize=["blocks_stride"])  # type: ignore[untyped-decorator, unused-ignore]
 def _kernel(  # type: ignore[no-untyped-def]
     qkv_ptr, slots_ptr, table_ptr, keys_ptr, values_ptr, blocks_ptr, contexts_ptr, out_ptr,
     query_norm_ptr, key_norm_ptr, parts_ptr, arrived_ptr, eps, scale, blocks_stride,
@@ -136,6 +136,9 @@ def _kernel(  # type: ignore[no-untyped-def]
     tl.store(out_ptr + out_cells, result.to(out_ptr.dtype.element_ty), mask=is_query)
 
 
+_attend = Kernel(_kernel)
+
+
 def attend_rows(
     qkv: Tensor,
     slots: Tensor,
@@ -168,14 +171,25 @@ def attend_rows(
         size = rows * kv_heads * splits * group * (padded + 2)
         parts = torch.empty(size, dtype=torch.float32, device=qkv.device)
         arrived = _counters(qkv.device)
-    _kernel[(rows, kv_heads, splits)](
-        qkv, slots, table, keys, values, blocks, contexts, out, query_norm, key_norm,
-        parts, arrived, eps, head_size**-0.5 * LOG2_E, blocks.stride(0),
-        HEADS=heads, KV_HEADS=kv_heads, HEAD=head_size, PADDED=padded, GROUP_PADDED=group,
-        BLOCK_TOKENS=block_tokens, WINDOW=window or 0, NORM=query_norm is not None,
-        SPLITS=splits, LEAST=LEAST_SPLIT_TOKENS, TILE=TILE_TOKENS, STAGES=3,
-        num_warps=4, **overlap(),
-    )  # fmt: skip
+    arguments = (
+        *(qkv, slots, table, keys, values, blocks, contexts, out, query_norm, key_norm),
+        *(parts, arrived, eps, head_size**-0.5 * LOG2_E, blocks.stride(0)),
+    )
+    constants = {
+        "HEADS": heads,
+        "KV_HEADS": kv_heads,
+        "HEAD": head_size,
+        "PADDED": padded,
+        "GROUP_PADDED": group,
+        "BLOCK_TOKENS": block_tokens,
+        "WINDOW": window or 0,
+        "NORM": query_norm is not None,
+        "SPLITS": splits,
+        "LEAST": LEAST_SPLIT_TOKENS,
+        "TILE": TILE_TOKENS,
+        "STAGES": 3,
+    }
+    _attend.launch((rows, kv_heads, splits), arguments, constants)
 
 
 def _splits(programs: int) -> int:
