@@ -28,6 +28,8 @@ from tests.gateway_svc.scheduling.jobs import ids
 from tests.gateway_svc.scheduling.reference import PREFILL, Known, Reference
 
 ALPHA = 1.5
+
+
 class BoundedLifo:
     """Last come, first served: all that stands against it is the bound."""
 
@@ -188,9 +190,7 @@ class CoreMachine(RuleBasedStateMachine):
     def next_batch(self, name: str) -> None:
         if name not in self.engines:
             self.engines[name] = Engine()
-            room = Room(LENGTHS = [(1, 1.0), (5, 1.0), (5, 1.0), (5, 5.0), (60, 1.0), (60, 20.0), (200, 90.0), (300, 20.0)]
-"""max_tokens and predicted tokens."""
-PLACES, KV_TOKENS)
+            room = Room(PLACES, KV_TOKENS)
             self.core.join(name, room, ENGINES[name])
             self.reference.join(name, room, ENGINES[name])
         self.sweep()
