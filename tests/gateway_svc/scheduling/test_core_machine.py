@@ -39,6 +39,7 @@ class BoundedLifo:
         self.alpha = options.alpha
 
     def line(self, work: LaneWork) -> Line:
+        del work
         return KeyedLine(lambda entry: -entry.number)
 
 
