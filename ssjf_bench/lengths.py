@@ -41,19 +41,30 @@ def draw(rows: Sequence[Answered], jobs: int, seed: int) -> list[Answered]:
     return drawn
 
 
-def requests(rows: Sequence[Answered], seed: int) -> tuple[Request, ...]:
-    """A request for each row, its answer's length fixed; named by its place."""
-    longest = max(row.output_tokens for row in rows)
+def requests(
+    rows: Sequence[Answered],
+    seed: int,
+    *,
+    max_tokens: int | None = None,
+    prompt_tokens: Sequence[int] | None = None,
+) -> tuple[Request, ...]:
+    """A request for each row, its answer's length fixed; named by its place.
+
+    All name the same limit: `max_tokens`, which cuts longer answers, or the longest answer.
+    `prompt_tokens` gives the prompts' lengths, in the order of the rows.
+    """
+    limit = max(row.output_tokens for row in rows) if max_tokens is None else max_tokens
     return tuple(
         Request(
-            request_id=f"{index}",
+            request_id=str(index),
             prompt=row.prompt,
-            max_tokens=longest,
+            max_tokens=limit,
             temperature=0.0,
             seed=seed + index,
             turns=row.turns,
             llm=row.llm,
-            output_tokens=row.output_tokens,
+            prompt_tokens=1 if prompt_tokens is None else prompt_tokens[index],
+            output_tokens=min(row.output_tokens, limit),
         )
         for index, row in enumerate(rows)
     )

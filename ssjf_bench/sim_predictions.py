@@ -54,6 +54,8 @@ def sigma_for_tau(actual: Sequence[int], tau: float, seed: int) -> float:
     """
     if not 0 < tau <= 1:
         raise ValueError("noise: tau must be in (0, 1]")
+    if tau == 1:
+        return 0.0
     low, high = 0.0, MAX_SIGMA
     for _ in range(BISECTIONS):
         sigma = (low + high) / 2
@@ -66,8 +68,6 @@ def sigma_for_tau(actual: Sequence[int], tau: float, seed: int) -> float:
     return sigma
 
 
-def kendall_tau_b(
-    predicted: Sequence[float] | NDArray[np.float64], actual: Sequence[int]
-) -> float:
+def kendall_tau_b(predicted: Sequence[float] | NDArray[np.float64], actual: Sequence[int]) -> float:
     """Kendall's tau-b; nan where either side is all ties."""
     return float(stats.kendalltau(predicted, actual, variant="b").statistic)

@@ -140,9 +140,7 @@ class _Run:
             return
         self._batch_id = batch.batch_id
         for job in batch.jobs:
-            engine.start(
-                job.job_id, job.prompt_tokens, self._lengths[job.job_id], job.kv_tokens
-            )
+            engine.start(job.job_id, job.prompt_tokens, self._lengths[job.job_id], job.kv_tokens)
             self._start_s[job.job_id] = engine.now_s
         first_s = engine.next_token_s()
         for job in batch.jobs:
@@ -209,7 +207,5 @@ def _core(workload: Workload, setup: Setup) -> SchedulingCore:
             longest_answer_tokens=max(each.max_tokens for each in workload.requests),
         ),
         setup.batching,
-        step_model=StepModel(
-            times.prefill_token_ms, times.decode_s(setup.batching.places) * 1e3
-        ),
+        step_model=StepModel(times.prefill_token_ms, times.decode_s(setup.batching.places) * 1e3),
     )

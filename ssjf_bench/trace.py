@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import itertools
 import random
 import zlib
 from collections.abc import Iterator, Sequence
@@ -90,7 +91,7 @@ def spread_coarse_steps(arrivals_s: Sequence[float], seed: int) -> list[float]:
     or with hardly two requests to a time, the clock is fine and nothing changes.
     """
     times = sorted(set(arrivals_s))
-    step_s = min((b - a for a, b in zip(times, times[1:], strict=False)), default=0.0)
+    step_s = min((b - a for a, b in itertools.pairwise(times)), default=0.0)
     if step_s < COARSE_STEP_S or len(arrivals_s) < 1.5 * len(times):
         return list(arrivals_s)
     draw = random.Random(seed)  # noqa: S311 (a workload, not a secret)
