@@ -80,11 +80,15 @@ async def running_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
 def build_core(settings: GatewaySettings) -> SchedulingCore:
     """The scheduling core that the settings describe."""
     options = policy.PolicyOptions(
-        step_model=StepModel(settings.prefill_token_ms, settings.decode_token_ms),
         oracle_lengths=_oracle_lengths(settings.oracle_lengths),
     )
-    limits = Limits(settings.max_queued, settings.queue_timeout_s, settings.max_passes)
-    return SchedulingCore(policy.create(settings.policy, options), limits)
+    limits = Limits(
+        max_queued=settings.max_queued,
+        queue_timeout_s=settings.queue_timeout_s,
+        max_passes=settings.max_passes,
+    )
+    step_model = StepModel(settings.prefill_token_ms, settings.decode_token_ms)
+    return SchedulingCore(policy.create(settings.policy, options), limits, step_model=step_model)
 
 
 def _oracle_lengths(path: Path | None) -> Mapping[str, int] | None:

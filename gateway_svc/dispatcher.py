@@ -18,8 +18,10 @@ from gateway_svc import metrics
 from gateway_svc.ledger import Ledger, Outcome
 from gateway_svc.live import GappedOutput, LiveRequest
 from gateway_svc.prior import PromptLengthPrior
-from gateway_svc.scheduling.core import BrokenInvariant, Expiry, SchedulingCore
+from gateway_svc.scheduling.core import SchedulingCore
 from gateway_svc.scheduling.credits import Room
+from gateway_svc.scheduling.expiries import Expiry
+from gateway_svc.scheduling.invariants import BrokenInvariant
 from gateway_svc.scheduling.job import Job
 from gateway_svc.scheduling.quota import CoreFull
 from ssjf.engine.v1 import engine_pb2
