@@ -8,7 +8,7 @@ command and by `frontier`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -118,7 +118,11 @@ def figures(offered: Offered, predictions: Predictions, setup: Setup) -> dict[st
     batching = setup.batching
     return {
         "policy": setup.policy,
-        "alpha": setup.alpha,
+        "policy_options": {
+            field.name: getattr(setup.options, field.name)
+            for field in fields(setup.options)
+            if field.name != "oracle_lengths"
+        },
         "mode": batching.mode.value,
         "max_batch": batching.places,
         "max_wait_ms": batching.max_wait_s * 1e3,

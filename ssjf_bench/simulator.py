@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -45,8 +45,8 @@ class Setup:
 
     policy: str = "default"
     """Its name in the registry."""
-    alpha: float | None = None
-    """The bound on being overtaken; None takes the policy's default."""
+    options: PolicyOptions = field(default_factory=PolicyOptions)
+    """Its settings; true lengths are added for the oracle alone."""
     batching: Batching = field(default_factory=lambda: Batching(max_batch=16))
     """Mode, places, and how long a dynamic batch waits."""
     step_time: StepTime = field(default_factory=StepTime)
@@ -199,7 +199,9 @@ def _lengths(workload: Workload) -> list[int]:
 def _core(workload: Workload, setup: Setup) -> SchedulingCore:
     times = setup.step_time
     truth = {each.request_id: each.output_tokens or 0 for each in workload.requests}
-    options = PolicyOptions(oracle_lengths=truth if setup.policy == "oracle" else None)
+    options = setup.options
+    if setup.policy == "oracle":
+        options = replace(options, oracle_lengths=truth)
     return SchedulingCore(
         policy.create(setup.policy, options),
         Limits(

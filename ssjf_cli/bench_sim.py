@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -69,6 +70,12 @@ def sim(
     alpha: Annotated[
         float | None, typer.Option(min=1.0, help="Bound on being overtaken; else the policy's.")
     ] = None,
+    tail: Annotated[
+        float | None, typer.Option(min=1.0, help="tail-ssjf: what to aim at, in FCFS's p99.")
+    ] = None,
+    hrrn_on_predictions: Annotated[
+        bool, typer.Option(help="hrrn: by predicted lengths, not by what is known.")
+    ] = False,
     mode: Annotated[ModeName, typer.Option(help="Batching.")] = ModeName.continuous,
     max_batch: Annotated[int, typer.Option(min=1, help="Places of the engine.")] = 16,
     max_wait_ms: Annotated[
@@ -99,6 +106,7 @@ def sim(
     """One policy on one traffic: completion times, waits, throughput, violations of the bound."""
     try:
         from gateway_svc.scheduling.batching import Batching, Mode
+        from gateway_svc.scheduling.policy import PolicyOptions
         from ssjf_bench import arrivals as shapes
         from ssjf_bench import sim_run
         from ssjf_bench.simulator import UNLIMITED, Setup, Stuck
@@ -121,7 +129,10 @@ def sim(
         else:
             tau = DEFAULT_TAU if noise_tau is None else noise_tau
             predictions = sim_run.noise(answered, seed, sigma=noise_sigma, tau=tau)
-        setup = Setup(policy, alpha, batching, step_time, kv_tokens or UNLIMITED)
+        options = PolicyOptions(alpha=alpha, hrrn_on_predictions=hrrn_on_predictions)
+        if tail is not None:
+            options = replace(options, tail=tail)
+        setup = Setup(policy, options, batching, step_time, kv_tokens or UNLIMITED)
         results = sim_run.figures(offered, predictions, setup)
     except (ValueError, TraceError, Stuck) as error:
         fail(str(error))
@@ -175,6 +186,6 @@ def _table(results: Mapping[str, Any]) -> Table:
     made.add_column()
     made.add_column(justify="right")
     for name, value in results.items():
-        if isinstance(value, int | float) and name not in ("max_batch", "load", "alpha"):
+        if isinstance(value, int | float) and name not in ("max_batch", "load"):
             made.add_row(name, f"{value:,}" if isinstance(value, int) else f"{value:,.3f}")
     return made

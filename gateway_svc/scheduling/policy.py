@@ -44,6 +44,12 @@ class Line(Protocol):
     def drop(self, entry: Entry) -> None:
         """A job leaves without having been popped."""
 
+    def started(self, entry: Entry) -> None:
+        """A job that the line no longer holds starts. Lines that keep no account need not know."""
+
+    def stopped(self, entry: Entry, *, returns: bool) -> None:
+        """A job that started ends after `entry.output_tokens`; `returns`: it comes again."""
+
     def in_order(self, now_s: float) -> list[Entry]:
         """All jobs in the order in which they would start if nothing else came."""
 
@@ -83,8 +89,12 @@ class Policy(Protocol):
 class PolicyOptions:
     """What a policy may be built from. Raises ValueError for values out of range."""
 
-    alpha: float = 1.3
-    """Price in tail that is accepted: 1 is FCFS up to a batch, infinity pure SSJF."""
+    alpha: float | None = None
+    """Bound on being overtaken: 1 is FCFS up to a batch, infinity pure SSJF. None takes the
+    policy's own: 1.3 for bounded-ssjf, where it is the price in tail that is accepted."""
+    tail: float = 1.22
+    """tail-ssjf: completion times to aim below, as a multiple of the p99 of first come, first
+    served over the last arrivals."""
     ageing_s_per_token: float = 0.05
     """ssjf-ageing: a job goes before one that is shorter by a token if it came this much
     earlier."""
@@ -96,8 +106,10 @@ class PolicyOptions:
     """True output tokens by request id; benchmarks only."""
 
     def __post_init__(self) -> None:
-        if not self.alpha >= 1:
+        if self.alpha is not None and not self.alpha >= 1:
             raise ValueError("alpha must be at least 1")
+        if not self.tail >= 1:
+            raise ValueError("tail must be at least 1")
         if not self.ageing_s_per_token >= 0 or not self.typical_tokens > 0:
             raise ValueError("ageing_s_per_token >= 0 and typical_tokens > 0 wanted")
 
