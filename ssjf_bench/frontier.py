@@ -33,30 +33,49 @@ class Point:
 
     policy: str
     """Its name in the registry."""
-    setting: float | None
+    setting: float | None = None
     """The value of what it trades mean against tail with; None where there is nothing."""
     options: PolicyOptions = field(default_factory=PolicyOptions)
     """The same for the policy."""
+    variant: str = ""
+    """What tells curves of one policy apart."""
+
+    @property
+    def curve(self) -> str:
+        """The points of one curve differ in their setting alone."""
+        return f"{self.policy}{self.variant}"
 
     @property
     def label(self) -> str:
-        """Name and setting."""
-        return self.policy if self.setting is None else f"{self.policy} {self.setting:g}"
+        """Curve and setting."""
+        return self.curve if self.setting is None else f"{self.curve} {self.setting:g}"
 
 
-FCFS: Final = Point("fcfs", None)
-ORACLE: Final = Point("oracle", None)
+def _tails(longest: float, alpha: float | None) -> tuple[Point, ...]:
+    variant = "" if longest == PolicyOptions().tail_longest else f" ×{longest:g}"
+    return tuple(
+        Point("tail-ssjf", tail, PolicyOptions(alpha, tail, longest), variant)
+        for tail in (1.05, 1.2, 1.4, 1.7, 2.2)
+    )
+
+
+UNBOUNDED: Final = float("inf")
+FCFS: Final = Point("fcfs")
+ORACLE: Final = Point("oracle")
 POINTS: Final = (
-    Point("ssjf", None),
+    Point("ssjf"),
     *[Point("bounded-ssjf", each, PolicyOptions(alpha=each)) for each in (1.15, 1.3, 1.6, 2.5)],
-    *[Point("tail-ssjf", each, PolicyOptions(tail=each)) for each in (1.1, 1.22, 1.4, 1.7, 2.2)],
-    Point("hrrn", None, PolicyOptions(hrrn_on_predictions=True)),
+    *_tails(longest=2.0, alpha=None),
+    *_tails(longest=1.0, alpha=None),
+    *_tails(longest=4.0, alpha=UNBOUNDED),
+    Point("hrrn", options=PolicyOptions(hrrn_on_predictions=True)),
     *[
         Point("ssjf-ageing", each, PolicyOptions(ageing_s_per_token=each))
-        for each in (0.05, 0.15, 0.5)
+        for each in (0.02, 0.05, 0.15, 0.5)
     ],
 )
-"""Every policy that orders by length, with settings along its trade."""
+"""Every policy that orders by length, with settings along its trade. The three curves of
+tail-ssjf differ in how much longer the longest jobs may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +141,7 @@ def _cells(grid: Grid, traffic: Traffic, answered: Sequence[Answered], cell: Row
 
 
 def _row(cell: Row, point: Point, figures: Row, fcfs: Row, oracle: Row) -> Row:
-    named = {"label": point.label, "setting": point.setting}
+    named = {"label": point.label, "curve": point.curve, "setting": point.setting}
     return cell | named | figures | sim_report.against(figures, fcfs, oracle)
 
 
@@ -148,7 +167,7 @@ def averages(rows: Sequence[Row]) -> list[Row]:
 
 def _average(key: tuple[Any, ...], group: Sequence[Row]) -> Row:
     names = ("arrivals", "batch", "load", "tau", "label")
-    shared = {name: group[0][name] for name in ("policy", "setting")}
+    shared = {name: group[0][name] for name in ("policy", "curve", "setting")}
     means = {name: fmean(row[name] for row in group) for name in AVERAGED}
     spread = [row["mean_jct_change"] for row in group]
     return {
@@ -161,13 +180,13 @@ def _average(key: tuple[Any, ...], group: Sequence[Row]) -> Row:
     }
 
 
-def change_at(rows: Sequence[Row], policy: str, p99_factor: float) -> float | None:
-    """A policy's change of the mean where its p99 is `p99_factor`, in one cell's averages.
+def change_at(rows: Sequence[Row], curve: str, p99_factor: float) -> float | None:
+    """A curve's change of the mean where its p99 is `p99_factor`, in one cell's averages.
 
     Linear between its settings; None outside of them.
     """
     points = sorted(
-        (row["p99_jct_factor"], row["mean_jct_change"]) for row in rows if row["policy"] == policy
+        (row["p99_jct_factor"], row["mean_jct_change"]) for row in rows if row["curve"] == curve
     )
     factors = [factor for factor, _ in points]
     if not factors or not factors[0] <= p99_factor <= factors[-1]:

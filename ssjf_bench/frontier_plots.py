@@ -24,6 +24,8 @@ STYLES: Final[Mapping[str, tuple[str, str]]] = {
     "ssjf": ("#D55E00", "D"),
     "bounded-ssjf": ("#0072B2", "o"),
     "tail-ssjf": ("#CC79A7", "^"),
+    "tail-ssjf ×1": ("#CC79A7", "2"),
+    "tail-ssjf ×4": ("#CC79A7", "1"),
     "hrrn": ("#E69F00", "X"),
     "ssjf-ageing": ("#56B4E9", "v"),
 }
@@ -67,11 +69,11 @@ def _figure(
 
 
 def _panel(axis: Axes, rows: Sequence[frontier.Row]) -> None:
-    for policy, (colour, marker) in _styles(rows).items():
+    for curve, (colour, marker) in _styles(rows).items():
         points = sorted(
             (row["p99_jct_factor"], 100 * row["mean_jct_change"])
             for row in rows
-            if row["policy"] == policy
+            if row["curve"] == curve
         )
         axis.plot(
             [factor for factor, _ in points],
@@ -80,7 +82,7 @@ def _panel(axis: Axes, rows: Sequence[frontier.Row]) -> None:
             marker=marker,
             markersize=6,
             linewidth=1.5,
-            label=policy,
+            label=curve,
         )
     axis.set_xscale("log")
     axis.set_xticks(TICKS, [f"{tick:g}" for tick in TICKS])
@@ -89,7 +91,7 @@ def _panel(axis: Axes, rows: Sequence[frontier.Row]) -> None:
 
 
 def _styles(rows: Sequence[frontier.Row]) -> dict[str, tuple[Any, str]]:
-    """Known policies in a fixed order, then others."""
-    there = {row["policy"] for row in rows}
+    """Known curves in a fixed order, then others."""
+    there = {row["curve"] for row in rows}
     known = {name: style for name, style in STYLES.items() if name in there}
     return known | dict.fromkeys(sorted(there - known.keys()), (OTHER[0], "."))

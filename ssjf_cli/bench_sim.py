@@ -176,7 +176,7 @@ def write_json(path: Path, results: Mapping[str, Any]) -> None:
     """Results, and where they come from."""
     from ssjf_bench.provenance import provenance
 
-    data = provenance(["ssjf", *sys.argv[1:]]) | results
+    data = provenance(["ssjf", *sys.argv[1:]]) | dict(results)
     path.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
 
 

@@ -17,7 +17,7 @@ from typing import Final, Protocol
 from gateway_svc.scheduling import policies
 from gateway_svc.scheduling.entry import Entry
 
-DEFAULT: Final = "bounded-ssjf"
+DEFAULT: Final = "tail-ssjf"
 """The policy that `default` names: the best trade of mean against tail (docs/scheduling.md)."""
 
 
@@ -45,10 +45,12 @@ class Line(Protocol):
         """A job leaves without having been popped."""
 
     def started(self, entry: Entry) -> None:
-        """A job that the line no longer holds starts. Lines that keep no account need not know."""
+        """A job that the line no longer holds starts. Most lines need not know."""
+        return
 
     def stopped(self, entry: Entry, *, returns: bool) -> None:
         """A job that started ends after `entry.output_tokens`; `returns`: it comes again."""
+        return
 
     def in_order(self, now_s: float) -> list[Entry]:
         """All jobs in the order in which they would start if nothing else came."""
@@ -92,9 +94,11 @@ class PolicyOptions:
     alpha: float | None = None
     """Bound on being overtaken: 1 is FCFS up to a batch, infinity pure SSJF. None takes the
     policy's own: 1.3 for bounded-ssjf, where it is the price in tail that is accepted."""
-    tail: float = 1.22
+    tail: float = 1.2
     """tail-ssjf: completion times to aim below, as a multiple of the p99 of first come, first
     served over the last arrivals."""
+    tail_longest: float = 2.0
+    """tail-ssjf: how many times as long the longest 0.8 % of jobs, by prediction, may take."""
     ageing_s_per_token: float = 0.05
     """ssjf-ageing: a job goes before one that is shorter by a token if it came this much
     earlier."""
@@ -108,8 +112,8 @@ class PolicyOptions:
     def __post_init__(self) -> None:
         if self.alpha is not None and not self.alpha >= 1:
             raise ValueError("alpha must be at least 1")
-        if not self.tail >= 1:
-            raise ValueError("tail must be at least 1")
+        if not (self.tail >= 1 and self.tail_longest >= 1):
+            raise ValueError("tail and tail_longest must be at least 1")
         if not self.ageing_s_per_token >= 0 or not self.typical_tokens > 0:
             raise ValueError("ageing_s_per_token >= 0 and typical_tokens > 0 wanted")
 

@@ -1,12 +1,14 @@
-"""SSJF with a tail that is chosen: shortest predicted first, and nobody much later than FCFS's p99.
+"""SSJF with a chosen tail: shortest predicted first, and hardly a job much later than FCFS's p99.
 
-At any moment every policy has the same work left to do (work conservation), so by Little's
-law the least mean comes from holding it in the fewest, that is the longest, jobs. What limits
-this is the tail; the tail is set by the worst moments, so a job that came in a quiet one
-may be held back longer than a bound on its own wait would let it. The line keeps what first
-come, first served would have made of the last arrivals, and a job is due when its completion
-would come to more than `tail` times the 99th percentile of that. The core adds the bound of
-`alpha` on each job's own wait.
+At any moment every policy has the same work left to do, so by Little's law the least mean
+comes from holding it in the fewest, that is the longest, jobs. What limits this is the
+tail; and the tail is set by the worst moments, so a job that came in a quiet one may be
+held back longer than a bound on its own wait would let it. The line keeps what first come,
+first served would have made of the latest arrivals, and a job is due when its completion
+would come to more than `tail` times the 99th percentile of that.
+
+A percentile of 99 does not see one job in a hundred: the longest 0.8 % may be given
+`tail_longest` times as long. The core adds the bound of `alpha` on each job's own wait.
 """
 
 from __future__ import annotations
@@ -14,19 +16,24 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections import deque
 from heapq import heapify, heappop, heappush
-from math import isinf
+from math import inf, isinf
 from typing import Final
 
 from gateway_svc.scheduling.calibration import Calibration
 from gateway_svc.scheduling.entry import Entry
 from gateway_svc.scheduling.policy import LaneWork, Line, PolicyOptions, register
 
-DEFAULT_ALPHA: Final = 3.0
+DEFAULT_ALPHA: Final = 4.0
+"""Seldom what holds a job to the tail; what it may rely on whatever the predictions say."""
 WINDOW_JOBS: Final = 10_000
 """Arrivals that the percentile is of."""
 SERVICE_SHARE: Final = 0.5
 """How much of a job's own service counts as part of its completion time: its own tokens come
 at the pace of one place among those that run, and not all of them have to run that long."""
+LONGEST_SHARE: Final = 0.008
+"""Less than a hundredth, since some others will miss the tail, too."""
+KNOWN_JOBS: Final = 100
+"""Arrivals before any is among the longest."""
 Item = tuple[float, int, int, Entry]
 
 
@@ -37,24 +44,26 @@ class TailSsjf:
     by_length = True
 
     def __init__(self, options: PolicyOptions) -> None:
+        self._tail = options.tail
+        self._tail_longest = options.tail * options.tail_longest
         alpha = DEFAULT_ALPHA if options.alpha is None else options.alpha
         self.alpha: float | None = None if isinf(alpha) else alpha
-        self._tail = options.tail
         self._calibration = Calibration()
 
     def line(self, work: LaneWork) -> Line:
         """Each lane has its own clock and tail; what predictions are worth is common."""
         del work  # in predicted tokens; this line counts in expected ones
-        return _TailLine(self._tail, self._calibration)
+        return _TailLine(self._tail, self._tail_longest, self._calibration)
 
 
-class TailLevel:
-    """A high percentile of the latest values: sorted, and in order of arrival."""
+class Percentile:
+    """A high percentile of the latest values; infinite before there are `at_least`."""
 
-    __slots__ = ("_latest", "_share", "_sorted", "_window")
+    __slots__ = ("_at_least", "_latest", "_share", "_sorted", "_window")
 
-    def __init__(self, share: float = 0.99, window: int = WINDOW_JOBS) -> None:
+    def __init__(self, share: float, at_least: int = 1, window: int = WINDOW_JOBS) -> None:
         self._share = share
+        self._at_least = at_least
         self._window = window
         self._sorted: list[float] = []
         self._latest: deque[float] = deque()
@@ -68,7 +77,9 @@ class TailLevel:
 
     @property
     def value(self) -> float:
-        """The percentile; at least one value has been observed."""
+        """The percentile now."""
+        if len(self._sorted) < self._at_least:
+            return inf
         return self._sorted[int(self._share * len(self._sorted))]
 
 
@@ -80,12 +91,13 @@ class _TailLine(Line):
     that run.
     """
 
-    def __init__(self, tail: float, calibration: Calibration) -> None:
-        self._tail = tail
+    def __init__(self, tail: float, tail_longest: float, calibration: Calibration) -> None:
+        self._tails = (tail, tail_longest)
         self._calibration = calibration
-        self._level = TailLevel()
+        self._fcfs_p99 = Percentile(0.99)
+        self._longest = Percentile(1 - LONGEST_SHARE, KNOWN_JOBS)
         self._by_work: list[Item] = []
-        self._by_due: list[Item] = []
+        self._by_due: tuple[list[Item], list[Item]] = ([], [])  # of most jobs, of the longest
         self._stale = 0
         self._waiting = self._running = self._ended = 0.0
         self._running_jobs = 0
@@ -94,7 +106,9 @@ class _TailLine(Line):
         """Notes what first come, first served would make of the job, and finds it its place."""
         entry.due = self._ended + self._running
         entry.key = self._expected(entry)
-        self._level.observe(self._waiting + self._running / 2 + self._service(entry))
+        self._fcfs_p99.observe(self._waiting + self._running / 2 + self._service(entry))
+        if self._tails[0] < self._tails[1]:  # else none is told apart
+            self._longest.observe(entry.work)
         self.restore(entry)
 
     def rekey(self, entry: Entry) -> None:
@@ -107,20 +121,27 @@ class _TailLine(Line):
         self._waiting += entry.key
         heappush(self._by_work, (entry.work, entry.number, entry.stamp, entry))
         due = entry.due - self._service(entry)
-        heappush(self._by_due, (due, entry.number, entry.stamp, entry))
+        by_due = self._by_due[entry.work > self._longest.value]
+        heappush(by_due, (due, entry.number, entry.stamp, entry))
 
     def pop(self, now_s: float) -> Entry | None:
         """The earliest due of those that are due, else the one with the least predicted work."""
         del now_s  # the clock is the lane's own
-        by_due = self._by_due
-        while by_due and by_due[0][2] != by_due[0][3].stamp:
-            heappop(by_due)
-        heap = by_due if by_due and by_due[0][0] <= self._due_before() else self._by_work
+        heap = self._due_now() or self._by_work
         while heap:
             _, _, stamp, entry = heappop(heap)
             if stamp == entry.stamp:
                 self.drop(entry)
                 return entry
+        return None
+
+    def _due_now(self) -> list[Item] | None:
+        """The heap whose first job is due; the longest jobs after the others."""
+        for by_due, before in zip(self._by_due, self._due_before(), strict=True):
+            while by_due and by_due[0][2] != by_due[0][3].stamp:
+                heappop(by_due)
+            if by_due and by_due[0][0] <= before:
+                return by_due
         return None
 
     def drop(self, entry: Entry) -> None:
@@ -130,7 +151,7 @@ class _TailLine(Line):
         self._stale += 1
         if self._stale > 64 + len(self._by_work) // 2:
             self._by_work = _current(self._by_work)
-            self._by_due = _current(self._by_due)
+            self._by_due = (_current(self._by_due[0]), _current(self._by_due[1]))
             self._stale = 0
 
     def started(self, entry: Entry) -> None:
@@ -149,14 +170,20 @@ class _TailLine(Line):
     def in_order(self, now_s: float) -> list[Entry]:
         """The jobs that are due, then the others."""
         del now_s
-        before = self._due_before()
-        due = [item[3] for item in sorted(_current(self._by_due)) if item[0] <= before]
+        due = [
+            item[3]
+            for by_due, before in zip(self._by_due, self._due_before(), strict=True)
+            for item in sorted(_current(by_due))
+            if item[0] <= before
+        ]
         known = {entry.number for entry in due}
         rest = [item[3] for item in sorted(_current(self._by_work))]
         return due + [entry for entry in rest if entry.number not in known]
 
-    def _due_before(self) -> float:
-        return self._ended + self._running - self._tail * self._level.value
+    def _due_before(self) -> tuple[float, float]:
+        """Up to which place in each heap by due jobs are due."""
+        clock, p99 = self._ended + self._running, self._fcfs_p99.value
+        return clock - self._tails[0] * p99, clock - self._tails[1] * p99
 
     def _expected(self, entry: Entry) -> float:
         predicted = entry.job.expected_output_tokens
