@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -56,11 +57,12 @@ class CoreMachine(RuleBasedStateMachine):
     @initialize(
         name=st.sampled_from(["bounded-ssjf", "bounded-ssjf", "ssjf", "fcfs"]),
         mode=st.sampled_from(Mode),
-        longest=st.sampled_from([1, 20, 60]),
+        longest=st.sampled_from([1, 5, 20, 60]),
         max_running=st.sampled_from([2, 100]),
         max_passes=st.sampled_from([0, 1, 3]),
         seconds=st.sampled_from([0.0, 4.0]),
         shares=st.sampled_from([(0.0, 0.0, 0.0), (0.0, 0.25, 0.125)]),
+        one_lane=st.booleans(),
     )
     def begin(
         self,
@@ -71,6 +73,7 @@ class CoreMachine(RuleBasedStateMachine):
         max_passes: int,
         seconds: float,
         shares: tuple[float, float, float],
+        one_lane: bool,
     ) -> None:
         limits = Limits(
             max_queued=12,
@@ -85,6 +88,7 @@ class CoreMachine(RuleBasedStateMachine):
         made = policy.create(name, PolicyOptions(alpha=ALPHA))
         self.core = SchedulingCore(made, limits, batching, TENANTS, StepModel(PREFILL, 1.0))
         self.reference = Reference(name, ALPHA, limits, batching, TENANTS)
+        self.one_lane = one_lane
         self.now_s = 0.0
         self.submitted = 0
         self.ended: list[int] = []
@@ -123,19 +127,19 @@ class CoreMachine(RuleBasedStateMachine):
             prompt_tokens=prompt,
             max_tokens=most,
             predicted_tokens=predicted,
-            priority=priority,
+            priority=Priority.STANDARD if self.one_lane else priority,
             deadline_s=self.now_s + patience_s,
-            tenant=tenant,
+            tenant="other" if self.one_lane else tenant,
             cached_prompt_tokens=cached,
             reserved_kv_tokens=reserved,
         )
         refused = self.reference.refuses(job)
-        try:
-            self.core.submit(job)
-        except CoreFull as full:
-            assert (full.subject, full.tenant) == refused
+        if refused is not None:
+            with pytest.raises(CoreFull) as full:
+                self.core.submit(job)
+            assert (full.value.subject, full.value.tenant) == refused
             return
-        assert refused is None
+        self.core.submit(job)
         self.reference.submit(job)
 
     @precondition(lambda self: self.reference.jobs)
@@ -183,7 +187,9 @@ class CoreMachine(RuleBasedStateMachine):
     @precondition(lambda self: any(engine.coming for engine in self.engines.values()))
     @rule(data=st.data())
     def engine_receives(self, data: st.DataObject) -> None:
-        engine = data.draw(st.sampled_from([e for e in self.engines.values() if e.coming]))
+        self.receive(data.draw(st.sampled_from([e for e in self.engines.values() if e.coming])))
+
+    def receive(self, engine: Engine) -> None:
         message = engine.coming.pop(0)
         if isinstance(message, int):
             engine.holds.pop(message, None)
@@ -206,6 +212,23 @@ class CoreMachine(RuleBasedStateMachine):
     @rule(data=st.data(), share=st.sampled_from([0.0, 0.5, 1.0]))
     def report_arrives(self, data: st.DataObject, share: float) -> None:
         name = data.draw(st.sampled_from([n for n, e in self.engines.items() if e.reports]))
+        self.hear(name, share)
+
+    @precondition(lambda self: self.reference.running())
+    @rule(data=st.data(), share=st.sampled_from([0.0, 0.5, 1.0]))
+    def engine_catches_up_and_finishes_one(self, data: st.DataObject, share: float) -> None:
+        running = self.reference.running()
+        known: Known = data.draw(st.sampled_from(running))
+        name = known.engine or ""
+        engine = self.engines[name]
+        while engine.coming:
+            self.receive(engine)
+        if engine.holds.pop(known.job.job_id, None) is not None:
+            engine.report(finished=known.job.job_id)
+        while engine.reports:
+            self.hear(name, share)
+
+    def hear(self, name: str, share: float) -> None:
         room, batch_id, finished = self.engines[name].reports.pop(0)
         known = self.reference.jobs.get(finished or 0)
         if known is not None:
