@@ -13,17 +13,21 @@ from typing import Any
 
 import numpy as np
 
+from gateway_svc.scheduling.batching import Batching, Mode
+from gateway_svc.scheduling.policy import PolicyOptions
 from ssjf_bench import arrivals as arrival_times
 from ssjf_bench import lengths, sim_predictions, sim_report
 from ssjf_bench.arrivals import Arrivals
 from ssjf_bench.lengths import Answered
 from ssjf_bench.sim_predictions import Predictions
-from ssjf_bench.simulator import Setup, simulate
+from ssjf_bench.simulator import UNLIMITED, Setup, Stuck, simulate
 from ssjf_bench.step_time import StepTime
-from ssjf_bench.trace import Trace
+from ssjf_bench.trace import Trace, TraceError
 from ssjf_bench.workload import Workload
 
 DEFAULT_JOBS = 10_000
+FAILURES = (ValueError, TraceError, Stuck)
+"""What an experiment that cannot be run raises."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +104,30 @@ def offer(
     )
     times = arrival_times.times_s(traffic.arrivals, len(requests), load * capacity, traffic.seed)
     return Offered(Workload(requests, times), load, capacity)
+
+
+def set_up(
+    policy: str,
+    *,
+    mode: str = "continuous",
+    max_batch: int = 16,
+    max_wait_ms: float = 0.0,
+    step_time: StepTime | None = None,
+    kv_tokens: int | None = None,
+    **policy_options: float | None,
+) -> Setup:
+    """A setup from plain values; an option that is None keeps the policy's default.
+
+    Raises ValueError for values out of range and for unknown modes.
+    """
+    given = {name: value for name, value in policy_options.items() if value is not None}
+    return Setup(
+        policy,
+        PolicyOptions(**given),  # type: ignore[arg-type]
+        Batching(Mode(mode), max_batch, max_wait_ms / 1e3),
+        step_time or StepTime(),
+        UNLIMITED if kv_tokens is None else kv_tokens,
+    )
 
 
 def noise(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -73,6 +72,9 @@ def sim(
     tail: Annotated[
         float | None, typer.Option(min=1.0, help="tail-ssjf: what to aim at, in FCFS's p99.")
     ] = None,
+    tail_longest: Annotated[
+        float | None, typer.Option(min=1.0, help="tail-ssjf: factor for the longest 0.8 %.")
+    ] = None,
     hrrn_on_predictions: Annotated[
         bool, typer.Option(help="hrrn: by predicted lengths, not by what is known.")
     ] = False,
@@ -105,13 +107,9 @@ def sim(
 ) -> None:
     """One policy on one traffic: completion times, waits, throughput, violations of the bound."""
     try:
-        from gateway_svc.scheduling.batching import Batching, Mode
-        from gateway_svc.scheduling.policy import PolicyOptions
         from ssjf_bench import arrivals as shapes
         from ssjf_bench import sim_run
-        from ssjf_bench.simulator import UNLIMITED, Setup, Stuck
         from ssjf_bench.step_time import StepTime
-        from ssjf_bench.trace import TraceError
     except ModuleNotFoundError as missing:
         fail(f"this needs {missing.name}: pip install 'ssjf[cpu,bench]'")
     check_output(json_file)
@@ -121,20 +119,26 @@ def sim(
             shapes.parse(arrivals), rows, jobs, seed, input_lengths, max_tokens
         )
         answered = traffic.answered()
-        batching = Batching(Mode(mode.value), max_batch, max_wait_ms / 1e3)
-        step_time = StepTime(step_base_ms, step_sequence_ms, prefill_token_ms)
-        offered = sim_run.offer(traffic, answered, load, batching.places, step_time)
+        setup = sim_run.set_up(
+            policy,
+            mode=mode.value,
+            max_batch=max_batch,
+            max_wait_ms=max_wait_ms,
+            step_time=StepTime(step_base_ms, step_sequence_ms, prefill_token_ms),
+            kv_tokens=kv_tokens,
+            alpha=alpha,
+            tail=tail,
+            tail_longest=tail_longest,
+            hrrn_on_predictions=hrrn_on_predictions,
+        )
+        offered = sim_run.offer(traffic, answered, load, setup.batching.places, setup.step_time)
         if predictor is not None:
             predictions = predict(predictor, answered)
         else:
             tau = DEFAULT_TAU if noise_tau is None else noise_tau
             predictions = sim_run.noise(answered, seed, sigma=noise_sigma, tau=tau)
-        options = PolicyOptions(alpha=alpha, hrrn_on_predictions=hrrn_on_predictions)
-        if tail is not None:
-            options = replace(options, tail=tail)
-        setup = Setup(policy, options, batching, step_time, kv_tokens or UNLIMITED)
         results = sim_run.figures(offered, predictions, setup)
-    except (ValueError, TraceError, Stuck) as error:
+    except sim_run.FAILURES as error:
         fail(str(error))
     write_json(json_file, {"arrivals": arrivals, "seed": seed} | results)
     Console().print(_table(results))

@@ -46,11 +46,11 @@ class Line(Protocol):
 
     def started(self, entry: Entry) -> None:
         """A job that the line no longer holds starts. Most lines need not know."""
-        return
+        del entry
 
     def stopped(self, entry: Entry, *, returns: bool) -> None:
         """A job that started ends after `entry.output_tokens`; `returns`: it comes again."""
-        return
+        del entry, returns
 
     def in_order(self, now_s: float) -> list[Entry]:
         """All jobs in the order in which they would start if nothing else came."""
