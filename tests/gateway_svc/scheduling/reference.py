@@ -257,8 +257,9 @@ class Reference:
 
     def in_order(self, lane: LaneBook) -> list[Known]:
         line = self.in_line(lane)
-        if self.policy == "fcfs":
-            return sorted(line, key=lambda known: known.number)
+        if self.policy in ("fcfs", "lifo"):
+            line.sort(key=lambda known: known.number)
+            return line if self.policy == "fcfs" else line[::-1]
         by_length = sorted(line, key=lambda known: (known.work, known.number))
         if self.policy == "ssjf":
             return by_length
@@ -268,7 +269,7 @@ class Reference:
 
     def blocker(self, known: Known) -> Known | None:
         """The earliest whom it would overtake too much."""
-        if self.policy != "bounded-ssjf":
+        if self.policy in ("fcfs", "ssjf"):
             return None
         earlier = [each for each in self.in_line(known.lane) if each.number < known.number]
         for each in sorted(earlier, key=lambda each: each.number):

@@ -21,16 +21,34 @@ from gateway_svc.scheduling.core import SchedulingCore
 from gateway_svc.scheduling.cost import StepModel
 from gateway_svc.scheduling.credits import Room
 from gateway_svc.scheduling.job import Job, Priority
-from gateway_svc.scheduling.policy import PolicyOptions
+from gateway_svc.scheduling.lines import KeyedLine
+from gateway_svc.scheduling.policy import LaneWork, Line, PolicyOptions
 from gateway_svc.scheduling.quota import CoreFull, Limits, Tenant
 from tests.gateway_svc.scheduling.jobs import ids
 from tests.gateway_svc.scheduling.reference import PREFILL, Known, Reference
 
 ALPHA = 1.5
+
+
+class BoundedLifo:
+    """Last come, first served: all that stands against it is the bound."""
+
+    by_length = False
+
+    def __init__(self, options: PolicyOptions) -> None:
+        self.alpha = options.alpha
+
+    def line(self, work: LaneWork) -> Line:
+        del work
+        return KeyedLine(lambda entry: -entry.number)
+
+
 TENANTS = [
     Tenant("heavy", weight=2.0, max_queued=8, max_running=3),
     Tenant("light", max_queued_tokens=500),
 ]
+LENGTHS = [(1, 1.0), (5, 1.0), (5, 1.0), (5, 5.0), (60, 1.0), (60, 20.0), (200, 90.0), (300, 20.0)]
+"""max_tokens and predicted tokens."""
 PLACES, KV_TOKENS = 3, 300
 ENGINES = {"a": 300, "b": 120}
 """KV tokens of the largest job that each can hold."""
@@ -55,7 +73,7 @@ class Engine:
 
 class CoreMachine(RuleBasedStateMachine):
     @initialize(
-        name=st.sampled_from(["bounded-ssjf", "bounded-ssjf", "ssjf", "fcfs"]),
+        name=st.sampled_from(["bounded-ssjf", "bounded-ssjf", "lifo", "lifo", "ssjf", "fcfs"]),
         mode=st.sampled_from(Mode),
         longest=st.sampled_from([1, 5, 20, 60]),
         max_running=st.sampled_from([2, 100]),
@@ -85,7 +103,8 @@ class CoreMachine(RuleBasedStateMachine):
             class_shares=shares,
         )
         batching = Batching(mode, max_batch=2 if max_running == 2 else 4, max_wait_s=seconds)
-        made = policy.create(name, PolicyOptions(alpha=ALPHA))
+        options = PolicyOptions(alpha=ALPHA)
+        made = BoundedLifo(options) if name == "lifo" else policy.create(name, options)
         self.core = SchedulingCore(made, limits, batching, TENANTS, StepModel(PREFILL, 1.0))
         self.reference = Reference(name, ALPHA, limits, batching, TENANTS)
         self.one_lane = one_lane
@@ -100,19 +119,17 @@ class CoreMachine(RuleBasedStateMachine):
     @rule(
         prompt=st.sampled_from([8, 40]),
         cached=st.sampled_from([0, 8]),
-        most=st.sampled_from([1, 5, 30, 60, 200, 300]),
-        predicted=st.sampled_from([1.0, 5.0, 20.0, 20.0, 90.0]),
+        lengths=st.sampled_from(LENGTHS),
         priority=st.sampled_from([*Priority, Priority.STANDARD, Priority.STANDARD]),
         tenant=st.sampled_from(["heavy", "light", "other", "other"]),
-        patience_s=st.sampled_from([1.0, 20.0, 1e9]),
+        patience_s=st.sampled_from([1.0, 1e9, 1e9, 1e9]),
         reserved=st.sampled_from([None, None, 20]),
     )
     def submit(
         self,
         prompt: int,
         cached: int,
-        most: int,
-        predicted: float,
+        lengths: tuple[int, float],
         priority: Priority,
         tenant: str,
         patience_s: float,
@@ -125,8 +142,8 @@ class CoreMachine(RuleBasedStateMachine):
             request_id=f"r{number}",
             arrival_s=self.now_s,
             prompt_tokens=prompt,
-            max_tokens=most,
-            predicted_tokens=predicted,
+            max_tokens=lengths[0],
+            predicted_tokens=lengths[1],
             priority=Priority.STANDARD if self.one_lane else priority,
             deadline_s=self.now_s + patience_s,
             tenant="other" if self.one_lane else tenant,
