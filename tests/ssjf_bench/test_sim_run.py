@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import random
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,7 @@ KEYS = {
 }
 
 
-def figures(policy: str, load: float = 0.9, **options: float) -> dict[str, object]:
+def figures(policy: str, load: float = 0.9, **options: Any) -> dict[str, object]:
     traffic = Traffic(Renewal(3.0), ROWS, 500)
     answered = traffic.answered()
     setup = sim_run.set_up(policy, max_batch=8, **options)

@@ -13,20 +13,17 @@ A percentile of 99 does not see one job in a hundred: the longest 0.8 % may be g
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
-from collections import deque
 from heapq import heapify, heappop, heappush
-from math import inf, isinf
+from math import isinf
 from typing import Final
 
 from gateway_svc.scheduling.calibration import Calibration
 from gateway_svc.scheduling.entry import Entry
+from gateway_svc.scheduling.percentile import Percentile
 from gateway_svc.scheduling.policy import LaneWork, Line, PolicyOptions, register
 
 DEFAULT_ALPHA: Final = 4.0
 """Seldom what holds a job to the tail; what it may rely on whatever the predictions say."""
-WINDOW_JOBS: Final = 10_000
-"""Arrivals that the percentile is of."""
 SERVICE_SHARE: Final = 0.5
 """How much of a job's own service counts as part of its completion time: its own tokens come
 at the pace of one place among those that run, and not all of them have to run that long."""
@@ -54,33 +51,6 @@ class TailSsjf:
         """Each lane has its own clock and tail; what predictions are worth is common."""
         del work  # in predicted tokens; this line counts in expected ones
         return _TailLine(self._tail, self._tail_longest, self._calibration)
-
-
-class Percentile:
-    """A high percentile of the latest values; infinite before there are `at_least`."""
-
-    __slots__ = ("_at_least", "_latest", "_share", "_sorted", "_window")
-
-    def __init__(self, share: float, at_least: int = 1, window: int = WINDOW_JOBS) -> None:
-        self._share = share
-        self._at_least = at_least
-        self._window = window
-        self._sorted: list[float] = []
-        self._latest: deque[float] = deque()
-
-    def observe(self, value: float) -> None:
-        """Adds a value, and forgets the oldest of a full window."""
-        insort(self._sorted, value)
-        self._latest.append(value)
-        if len(self._latest) > self._window:
-            del self._sorted[bisect_left(self._sorted, self._latest.popleft())]
-
-    @property
-    def value(self) -> float:
-        """The percentile now."""
-        if len(self._sorted) < self._at_least:
-            return inf
-        return self._sorted[int(self._share * len(self._sorted))]
 
 
 class _TailLine(Line):
