@@ -16,10 +16,10 @@ WINDOW: Final = 10_000
 
 
 class Percentile:
-    """The value that `share` of the latest `window` ones are below; infinite before there are
+    """`value`: what `share` of the latest `window` values are below; infinite before there are
     `at_least`. Adding one takes O(log n), and moves of memory that are far quicker."""
 
-    __slots__ = ("_at_least", "_latest", "_share", "_sorted", "_window")
+    __slots__ = ("_at_least", "_latest", "_share", "_sorted", "_window", "value")
 
     def __init__(self, share: float, at_least: int = 1, window: int = WINDOW) -> None:
         self._share = share
@@ -27,17 +27,14 @@ class Percentile:
         self._window = window
         self._sorted: list[float] = []
         self._latest: deque[float] = deque()
+        self.value = inf
 
     def observe(self, value: float) -> None:
         """Adds a value, and forgets the oldest of a full window."""
-        insort(self._sorted, value)
-        self._latest.append(value)
-        if len(self._latest) > self._window:
-            del self._sorted[bisect_left(self._sorted, self._latest.popleft())]
-
-    @property
-    def value(self) -> float:
-        """The percentile now."""
-        if len(self._sorted) < self._at_least:
-            return inf
-        return self._sorted[int(self._share * len(self._sorted))]
+        ordered, latest = self._sorted, self._latest
+        insort(ordered, value)
+        latest.append(value)
+        if len(latest) > self._window:
+            del ordered[bisect_left(ordered, latest.popleft())]
+        if len(ordered) >= self._at_least:
+            self.value = ordered[int(self._share * len(ordered))]

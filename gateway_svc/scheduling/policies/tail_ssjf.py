@@ -14,7 +14,7 @@ A percentile of 99 does not see one job in a hundred: the longest 0.8 % may be g
 from __future__ import annotations
 
 from heapq import heapify, heappop, heappush
-from math import isinf
+from math import inf, isinf
 from typing import Final
 
 from gateway_svc.scheduling.calibration import Calibration
@@ -76,7 +76,7 @@ class _TailLine(Line):
         """Notes what first come, first served would make of the job, and finds it its place."""
         entry.due = self._ended + self._running
         entry.key = self._expected(entry)
-        self._fcfs_p99.observe(self._waiting + self._running / 2 + self._service(entry))
+        self._fcfs_p99.observe(self._waiting + self._running / 2 + self._service(entry.key))
         if self._tails[0] < self._tails[1]:  # else none is told apart
             self._longest.observe(entry.work)
         self.restore(entry)
@@ -88,10 +88,11 @@ class _TailLine(Line):
 
     def restore(self, entry: Entry) -> None:
         """Puts a job back."""
-        self._waiting += entry.key
+        expected = entry.key
+        self._waiting += expected
         heappush(self._by_work, (entry.work, entry.number, entry.stamp, entry))
-        due = entry.due - self._service(entry)
         by_due = self._by_due[entry.work > self._longest.value]
+        due = entry.due - self._service(expected)
         heappush(by_due, (due, entry.number, entry.stamp, entry))
 
     def pop(self, now_s: float) -> Entry | None:
@@ -107,11 +108,12 @@ class _TailLine(Line):
 
     def _due_now(self) -> list[Item] | None:
         """The heap whose first job is due; the longest jobs after the others."""
-        for by_due, before in zip(self._by_due, self._due_before(), strict=True):
-            while by_due and by_due[0][2] != by_due[0][3].stamp:
-                heappop(by_due)
-            if by_due and by_due[0][0] <= before:
-                return by_due
+        before, before_longest = self._due_before()
+        most, longest = self._by_due
+        if most and _first(most) <= before:
+            return most
+        if longest and _first(longest) <= before_longest:
+            return longest
         return None
 
     def drop(self, entry: Entry) -> None:
@@ -159,9 +161,18 @@ class _TailLine(Line):
         predicted = entry.job.expected_output_tokens
         return entry.prefill_work + self._calibration.expected(predicted)
 
-    def _service(self, entry: Entry) -> float:
-        """What the lane does while the job itself runs, as far as it counts; in tokens."""
-        return SERVICE_SHARE * max(1, self._running_jobs) * entry.key
+    def _service(self, expected_tokens: float) -> float:
+        """What the lane does while a job of that work itself runs, as far as it counts; tokens."""
+        return SERVICE_SHARE * max(1, self._running_jobs) * expected_tokens
+
+
+def _first(heap: list[Item]) -> float:
+    """Where the first job of a heap by due stands, after whatever is stale; at infinity if none."""
+    while heap[0][2] != heap[0][3].stamp:
+        heappop(heap)
+        if not heap:
+            return inf
+    return heap[0][0]
 
 
 def _current(heap: list[Item]) -> list[Item]:
