@@ -63,7 +63,7 @@ class CoreMachine(RuleBasedStateMachine):
         mode=st.sampled_from(Mode),
         longest=st.sampled_from([1, 5, 20, 60]),
         max_running=st.sampled_from([2, 100]),
-        max_batch=st.sampled_from([1, 1, 2, 4]),
+        max_batch=st.sampled_from([1, 2, 4, 4]),
         max_passes=st.sampled_from([0, 1, 3]),
         seconds=st.sampled_from([0.0, 4.0]),
         shares=st.sampled_from([(0.0, 0.0, 0.0), (0.0, 0.25, 0.125)]),
@@ -311,7 +311,7 @@ def place(known: list[Known]) -> tuple[str, int] | None:
 
 TestCoreMachine = CoreMachine.TestCase
 TestCoreMachine.settings = settings(
-    max_examples=420,
+    max_examples=700,
     stateful_step_count=50,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
