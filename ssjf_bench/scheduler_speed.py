@@ -1,8 +1,9 @@
 """What one scheduling decision costs, with so many jobs waiting.
 
 Owns the load: a queue of constant length on one engine, each turn of which a job comes, one
-ends and one starts. Drives the live gateway's core with the real clock around its calls;
-knows no network. Called by `ssjf bench scheduler`.
+ends and one starts. Drives the live gateway's core and takes the processor time of each
+call, so that other programs on the machine do not count; collections of garbage do. Knows
+no network. Called by `ssjf bench scheduler`.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ def _turns(
     submit: list[float] = []
     finish: list[float] = []
     decide: list[float] = []
-    room, batch_id, clock = Room(1, KV_TOKENS), 1, time.perf_counter
+    room, batch_id, clock = Room(1, KV_TOKENS), 1, time.thread_time
     for job in coming:
         ended = running.pop(rng.randrange(len(running)))
         tokens = int(ended.expected_output_tokens)

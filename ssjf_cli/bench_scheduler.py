@@ -43,7 +43,7 @@ def scheduler(
                     rows.append(_row(load, scheduler_speed.measure(load)))
                 except ValueError as error:
                     fail(str(error))
-    write_json(json_file, {"results": rows})
+    write_json(json_file, {"clock": "processor time of the thread", "results": rows})
     Console().print(_table(rows))
 
 
@@ -63,7 +63,7 @@ def _row(load: Any, speed: Any) -> dict[str, Any]:
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:
-    made = Table(title="Scheduling core, times in µs", box=box.SIMPLE_HEAD)
+    made = Table(title="Scheduling core, processor time in µs", box=box.SIMPLE_HEAD)
     made.add_column("\npolicy")
     for name in (
         *("\nqueued", "submit\np50", "finish\np50", "decide\np50", "decide\np99"),
