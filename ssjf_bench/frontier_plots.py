@@ -93,7 +93,7 @@ def _panel(axis: Axes, rows: Sequence[frontier.Row]) -> None:
     axis.grid(alpha=0.25)
 
 
-def _styles(rows: Sequence[frontier.Row]) -> dict[str, tuple[Any, str]]:
+def _styles(rows: Sequence[frontier.Row]) -> dict[str, tuple[str, str, str]]:
     """Known curves in a fixed order, then others."""
     there = {row["curve"] for row in rows}
     known = {name: style for name, style in STYLES.items() if name in there}
