@@ -55,7 +55,7 @@ def _tails(longest: float, alpha: float | None) -> tuple[Point, ...]:
     variant = "" if longest == PolicyOptions().tail_longest else f" ×{longest:g}"
     return tuple(
         Point("tail-ssjf", tail, PolicyOptions(alpha, tail, longest), variant)
-        for tail in (1.05, 1.2, 1.4, 1.7, 2.2)
+        for tail in (0.7, 0.9, 1.05, 1.2, 1.4, 1.7, 2.2, 3.0)
     )
 
 
