@@ -20,6 +20,7 @@ from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from ssjf.wire import logs
+from ssjf.wire.auth import Authentication, TokenTable
 from ssjf.wire.channel import MAX_MESSAGE_BYTES, MAX_METADATA_BYTES
 from ssjf.wire.health import Health
 from ssjf.wire.interceptors import Boundary
@@ -60,14 +61,18 @@ class Listening:
         return f"{self.host}:{self.port}"
 
 
-async def listen(settings: ServiceSettings, services: Services) -> Listening:
+async def listen(
+    settings: ServiceSettings, services: Services, tokens: TokenTable | None = None
+) -> Listening:
     """Starts a server of `services` (full name → adds its servicer), all NOT_SERVING.
 
-    Health and reflection come with it. Raises StartupError where the address cannot
-    be bound, or where it is not loopback and `insecure_bind` is off.
+    Health and reflection come with it. With `tokens`, everything but health needs one of
+    them. Raises StartupError where the address cannot be bound, or where it is not loopback
+    and `insecure_bind` is off.
     """
     check_address(settings)
-    server = grpc.aio.server(interceptors=(Boundary(),), options=OPTIONS)
+    guards = (Boundary(),) if tokens is None else (Boundary(), Authentication(tokens))
+    server = grpc.aio.server(interceptors=guards, options=OPTIONS)
     for add in services.values():
         add(server)
     states = Health(*services)
