@@ -17,10 +17,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from ssjf_cli import bench_gateway
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 app = typer.Typer(no_args_is_help=True)
+app.command("gateway")(bench_gateway.command)
 console = Console(stderr=True)
 MIN_WIDTH = 128
 
