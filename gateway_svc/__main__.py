@@ -16,8 +16,9 @@ from gateway_svc.fleet import Fleet
 from gateway_svc.predictor_client import PredictorClient
 from gateway_svc.prior import PromptLengthPrior
 from gateway_svc.scheduling import policy
-from gateway_svc.scheduling.core import QueueLimits, SchedulingCore
+from gateway_svc.scheduling.core import SchedulingCore
 from gateway_svc.scheduling.cost import StepModel
+from gateway_svc.scheduling.quota import Limits
 from gateway_svc.service import GatewayService
 from ssjf.gateway.v1 import gateway_pb2, gateway_pb2_grpc
 from ssjf.wire import metrics, server
@@ -82,7 +83,7 @@ def build_core(settings: GatewaySettings) -> SchedulingCore:
         step_model=StepModel(settings.prefill_token_ms, settings.decode_token_ms),
         oracle_lengths=_oracle_lengths(settings.oracle_lengths),
     )
-    limits = QueueLimits(settings.max_queued, settings.queue_timeout_s, settings.max_passes)
+    limits = Limits(settings.max_queued, settings.queue_timeout_s, settings.max_passes)
     return SchedulingCore(policy.create(settings.policy, options), limits)
 
 

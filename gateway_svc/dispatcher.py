@@ -18,9 +18,10 @@ from gateway_svc import metrics
 from gateway_svc.ledger import Ledger, Outcome
 from gateway_svc.live import GappedOutput, LiveRequest
 from gateway_svc.prior import PromptLengthPrior
-from gateway_svc.scheduling.core import BrokenInvariant, CoreFull, Expiry, SchedulingCore
+from gateway_svc.scheduling.core import BrokenInvariant, Expiry, SchedulingCore
 from gateway_svc.scheduling.credits import Room
 from gateway_svc.scheduling.job import Job
+from gateway_svc.scheduling.quota import CoreFull
 from ssjf.engine.v1 import engine_pb2
 from ssjf.wire import errors
 
@@ -199,7 +200,7 @@ class Dispatcher:
         live = self._owned(engine, finished.sequence_id)
         if live is None:
             return
-        self.core.finished(finished.sequence_id)
+        self.core.finished(finished.sequence_id, finished.output_tokens)
         if finished.output_tokens != live.output_tokens:  # its last tokens never came
             live.fail(errors.EngineLost(live.output_tokens))
             return
@@ -214,7 +215,7 @@ class Dispatcher:
         live = self._owned(engine, failure.sequence_id)
         if live is None:
             return
-        self.core.finished(failure.sequence_id)
+        self.core.finished(failure.sequence_id, live.output_tokens)
         live.fail(_failure(failure))
 
     def pump(self) -> None:

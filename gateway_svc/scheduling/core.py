@@ -10,17 +10,16 @@ from __future__ import annotations
 import heapq
 import itertools
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
+from gateway_svc.scheduling.batching import Batching
+from gateway_svc.scheduling.cost import StepModel
 from gateway_svc.scheduling.credits import EngineCredits, Room
 from gateway_svc.scheduling.job import Job
 from gateway_svc.scheduling.policy import Policy
-
-
-class CoreFull(Exception):
-    """The queue has no place left."""
+from gateway_svc.scheduling.quota import CoreFull, Limits, Tenant
 
 
 class BrokenInvariant(Exception):
@@ -32,19 +31,6 @@ class Expiry(Enum):
 
     DEADLINE = "deadline"
     QUEUE_TIMEOUT = "queue_timeout"
-
-
-@dataclass(frozen=True, slots=True)
-class QueueLimits:
-    """Bounds of the queue.
-
-    `max_passes`: how many jobs may start past one that does not fit an engine's free
-    KV tokens, before everything behind it waits for it.
-    """
-
-    max_queued: int = 1024
-    queue_timeout_s: float = float("inf")
-    max_passes: int = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +68,19 @@ class _Running:
 class SchedulingCore:
     """The queue, the running jobs and the engines' credits."""
 
-    def __init__(self, policy: Policy, limits: QueueLimits | None = None) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        limits: Limits | None = None,
+        batching: Batching | None = None,
+        tenants: Sequence[Tenant] = (),
+        step_model: StepModel | None = None,
+    ) -> None:
         self._policy = policy
-        self._limits = limits or QueueLimits()
+        self._limits = limits or Limits()
+        self._batching = batching or Batching()
+        self._tenants = {tenant.name: tenant for tenant in tenants}
+        self._step_model = step_model or StepModel()
         self._arrivals = itertools.count()
         self._waiting: dict[int, _Waiting] = {}
         self._running: dict[int, _Running] = {}
@@ -108,16 +104,20 @@ class SchedulingCore:
         if job.job_id in self._waiting or job.job_id in self._running:
             raise ValueError(f"job {job.job_id} is already here")
         if len(self._waiting) >= self._limits.max_queued:
-            raise CoreFull
+            raise CoreFull("queued_requests", self._limits.max_queued)
         self._enqueue(job, next(self._arrivals))
         heapq.heappush(self._expiries, (self._expires_s(job), job.job_id))
 
-    def reprice(self, job_id: int, predicted_tokens: float) -> bool:
+    def reprice(
+        self, job_id: int, predicted_tokens: float, predicted_p90_tokens: float | None = None
+    ) -> bool:
         """Re-keys a waiting job under a new prediction; False where it no longer waits."""
         entry = self._waiting.get(job_id)
         if entry is None:
             return False
-        job = replace(entry.job, predicted_tokens=predicted_tokens)
+        job = replace(
+            entry.job, predicted_tokens=predicted_tokens, predicted_p90_tokens=predicted_p90_tokens
+        )
         self._enqueue(job, entry.place[2], entry.passes)
         return True
 
@@ -212,9 +212,41 @@ class SchedulingCore:
         if job_id in self._running:
             self._running[job_id].has_output = True
 
-    def finished(self, job_id: int) -> None:
-        """The job has ended at its engine; its place is free when the engine says so."""
+    def progress(self, job_id: int, output_tokens: int) -> None:
+        """The client of a running job has got `output_tokens` tokens so far, all together."""
+        if output_tokens > 0:
+            self.has_output(job_id)
+
+    def finished(self, job_id: int, output_tokens: int) -> None:
+        """The job has ended at its engine after `output_tokens` tokens, and is forgotten.
+
+        Its place is free when the engine says so.
+        """
         self._running.pop(job_id, None)
+
+    @property
+    def bound_violations(self) -> int:
+        """Jobs that were overtaken by more work than the policy's bound allows."""
+        return 0
+
+    def next_wake_s(self, now_s: float) -> float:
+        """When the core next wants to be asked, with nothing else happening; infinite: never.
+
+        `expire` then has something to do, or a dynamic batch has waited long enough.
+        """
+        return max(now_s, self.next_expiry_s())
+
+    def predicted_wait_s(self, job: Job, tokens_per_s: float) -> float:
+        """Predicted seconds that `job` would wait if it were queued now.
+
+        `tokens_per_s` is the rate at which all engines together work off the queue.
+        """
+        waiting = sum(entry.job.expected_output_tokens for entry in self._waiting.values())
+        return waiting / tokens_per_s
+
+    def can_meet(self, job: Job, now_s: float, tokens_per_s: float) -> bool:
+        """Whether `job`, queued now, is predicted to end before its deadline."""
+        return now_s + self.predicted_wait_s(job, tokens_per_s) < job.deadline_s
 
     def engine_of(self, job_id: int) -> str | None:
         """The engine that runs the job; None where it waits or is unknown."""

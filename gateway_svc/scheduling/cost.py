@@ -1,6 +1,6 @@
 """Predicted service time of a job, from a model of the engine's step.
 
-Cost = prefill of the prompt + one decode step a predicted output token. Only the
+Cost = prefill of the uncached prompt + one decode step a predicted output token. Only the
 ratio of the two rates changes the order.
 """
 
@@ -24,4 +24,7 @@ class StepModel:
 
     def service_ms(self, job: Job, output_tokens: float) -> float:
         """Milliseconds to serve `job` alone if it has `output_tokens` of output."""
-        return job.prompt_tokens * self.prefill_token_ms + output_tokens * self.decode_token_ms
+        return (
+            job.uncached_prompt_tokens * self.prefill_token_ms
+            + output_tokens * self.decode_token_ms
+        )

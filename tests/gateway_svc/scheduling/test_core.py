@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from gateway_svc.scheduling.core import BrokenInvariant, CoreFull, Departure, Expiry
+from gateway_svc.scheduling.core import BrokenInvariant, Departure, Expiry
 from gateway_svc.scheduling.credits import Room
 from gateway_svc.scheduling.job import Priority
+from gateway_svc.scheduling.quota import CoreFull
 from tests.gateway_svc.scheduling.jobs import ENGINE, WIDE, core_of, ids, job
 
 # Order -----------------------------------------------------------------------

@@ -13,14 +13,15 @@ from hypothesis.stateful import (
     rule,
 )
 
-from gateway_svc.scheduling.core import CoreFull, QueueLimits, SchedulingCore
+from gateway_svc.scheduling.core import SchedulingCore
 from gateway_svc.scheduling.credits import Room
 from gateway_svc.scheduling.job import Job, Priority
 from gateway_svc.scheduling.policies.ssjf import Ssjf
 from gateway_svc.scheduling.policy import PolicyOptions
+from gateway_svc.scheduling.quota import CoreFull, Limits
 from tests.gateway_svc.scheduling.jobs import ids
 
-LIMITS = QueueLimits(max_queued=12, queue_timeout_s=50.0, max_passes=3)
+LIMITS = Limits(max_queued=12, queue_timeout_s=50.0, max_passes=3)
 PLACES, KV_TOKENS, MAX_JOB_TOKENS = 3, 300, 200
 ENGINES = ("a", "b")
 
@@ -177,7 +178,7 @@ class CoreMachine(RuleBasedStateMachine):
         name = data.draw(st.sampled_from([n for n, e in self.engines.items() if e.reports]))
         room, batch_id, finished = self.engines[name].reports.pop(0)
         if finished is not None and finished in self.jobs:
-            self.core.finished(finished)
+            self.core.finished(finished, 5)
             self.end(finished)
         self.core.credit(name, room, batch_id)
         self.engines[name].told = (room, batch_id)
