@@ -58,6 +58,10 @@ class Sequence:
     """For logs only."""
     forced_tokens: int | None = None
     """Exact length of the answer, in benchmarks."""
+    cache_salt: str = ""
+    """Prompts share KV cache only under the same salt."""
+    kv_reservation_tokens: int | None = None
+    """Tokens of KV cache set aside at the start; None for all that it may come to have."""
     output: list[int] = field(default_factory=list)
     state: State = State.WAITING
     place: int = -1

@@ -182,18 +182,20 @@ class Dispatcher:
     def step(self, engine: Engine, output: engine_pb2.StepOutput) -> None:
         """Fans one step's tokens out to their requests."""
         now_s = self._clock()
-        for tokens in output.sequences:
-            live = self._owned(engine, tokens.sequence_id)
+        logprobs = dict(zip(output.logprob_rows, output.logprobs, strict=True))
+        columns = output.sequence_ids, output.indices, output.token_ids, output.texts
+        for row, (job_id, index, token_id, text) in enumerate(zip(*columns, strict=True)):
+            live = self._owned(engine, job_id)
             if live is None:
                 continue
             try:
-                fresh = live.push(tokens, now_s)
+                fresh = live.push(index, token_id, text, now_s, logprobs.get(row))
             except GappedOutput:
                 live.fail(errors.EngineLost(live.output_tokens))
                 continue
             if not fresh:
                 metrics.DROPPED_MESSAGES.inc()
-            self.core.has_output(tokens.sequence_id)
+            self.core.has_output(job_id)
 
     def sequence_finished(self, engine: Engine, finished: engine_pb2.SequenceFinished) -> None:
         """A sequence has ended well."""

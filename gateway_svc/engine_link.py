@@ -150,12 +150,7 @@ class EngineLink:
             message = await _read_one(call)
             match message.WhichOneof("message"):
                 case "step":
-                    self._dispatcher.step(self, message.step)
-                case "finished":
-                    self._dispatcher.sequence_finished(self, message.finished)
-                case "error":
-                    self._log_failure(message.error)
-                    self._dispatcher.sequence_failed(self, message.error)
+                    self._take(message.step)
                 case "capacity":
                     self.last_capacity = message.capacity
                     self._dispatcher.capacity(self, message.capacity)
@@ -163,6 +158,14 @@ class EngineLink:
                     pass
                 case other:
                     raise IncompatiblePeer(f"{self.key} sent {other} in the middle of its stream")
+
+    def _take(self, step: engine_pb2.StepOutput) -> None:
+        self._dispatcher.step(self, step)
+        for finished in step.finished:
+            self._dispatcher.sequence_finished(self, finished)
+        for failure in step.errors:
+            self._log_failure(failure)
+            self._dispatcher.sequence_failed(self, failure)
 
     def _log_failure(self, failure: engine_pb2.SequenceError) -> None:
         logs.get_logger().error(

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from gateway_svc.scheduling.job import Job
-from ssjf.engine.v1 import engine_pb2
+from ssjf.engine.v1 import engine_pb2, sampling_pb2
 from ssjf.gateway.v1 import gateway_pb2
 from ssjf.wire.errors import SsjfError
 
@@ -70,20 +70,28 @@ class LiveRequest:
         self.engine_name = ""
         self.moments.queued_s = now_s
 
-    def push(self, tokens: engine_pb2.SequenceTokens, now_s: float) -> bool:
-        """Takes new output; False where it was sent before. Raises GappedOutput."""
-        if tokens.first_index > self.output_tokens:
-            raise GappedOutput(f"token {tokens.first_index} follows {self.output_tokens}")
-        if tokens.first_index < self.output_tokens:
+    def push(
+        self,
+        index: int,
+        token_id: int,
+        text: str,
+        now_s: float,
+        logprobs: sampling_pb2.TokenLogprobs | None = None,
+    ) -> bool:
+        """Takes a token of the answer; False where it came before. Raises GappedOutput."""
+        if index > self.output_tokens:
+            raise GappedOutput(f"token {index} follows {self.output_tokens}")
+        if index < self.output_tokens:
             return False
         if self._delta is None:
-            self._delta = gateway_pb2.Delta(first_index=tokens.first_index)
-        self._delta.text += tokens.text
-        self._delta.token_ids.extend(tokens.token_ids)
-        self._delta.logprobs.extend(tokens.logprobs)
-        if not self.output_tokens and tokens.token_ids:
+            self._delta = gateway_pb2.Delta(first_index=index)
+        self._delta.text += text
+        self._delta.token_ids.append(token_id)
+        if logprobs is not None:
+            self._delta.logprobs.append(logprobs)
+        if not index:
             self.moments.first_token_s = now_s
-        self.output_tokens += len(tokens.token_ids)
+        self.output_tokens += 1
         self._changed.set()
         return True
 

@@ -100,34 +100,34 @@ class FakeEngine(engine_pb2_grpc.EngineServiceServicer):
 
     def step(self) -> None:
         """Gives every running sequence a token and ends those that are complete."""
-        tokens = [
-            self.tokens(number, running.given, [running.given])
+        rows = [
+            (number, running.given, running.given)
             for number, running in self.running.items()
             if running.given < running.wanted
         ]
         for running in self.running.values():
             running.given += 1
-        self.say(step=engine_pb2.StepOutput(sequences=tokens))
+        self.say(step=self.output(rows))
         complete = [n for n, running in self.running.items() if running.given >= running.wanted]
         for number in complete:
             self.finish(number)
         if complete:
             self.report()
 
-    def tokens(
-        self, number: int, first_index: int, token_ids: Iterable[int]
-    ) -> engine_pb2.SequenceTokens:
-        """Output of one sequence."""
-        listed = list(token_ids)
-        text = "".join(self.text(token) for token in listed)
-        return engine_pb2.SequenceTokens(
-            sequence_id=number, first_index=first_index, token_ids=listed, text=text
-        )
+    def output(self, rows: Iterable[tuple[int, int, int]]) -> engine_pb2.StepOutput:
+        """A step's tokens; a row is the sequence, the index and the token."""
+        step = engine_pb2.StepOutput()
+        for number, index, token in rows:
+            step.sequence_ids.append(number)
+            step.indices.append(index)
+            step.token_ids.append(token)
+            step.texts.append(self.text(token))
+        return step
 
     def say_tokens(self, number: int, first_index: int, token_ids: Iterable[int]) -> None:
         """Sends output of one sequence, right or wrong."""
-        output = engine_pb2.StepOutput(sequences=[self.tokens(number, first_index, token_ids)])
-        self.say(step=output)
+        rows = [(number, index, token) for index, token in enumerate(token_ids, first_index)]
+        self.say(step=self.output(rows))
 
     def finish(self, number: int, output_tokens: int | None = None) -> None:
         """Ends a sequence."""
@@ -141,13 +141,13 @@ class FakeEngine(engine_pb2_grpc.EngineServiceServicer):
             prefill_ms=3.0,
             decode_ms=4.0,
         )
-        self.say(finished=finished)
+        self.say(step=engine_pb2.StepOutput(finished=[finished]))
 
     def fail(self, number: int, code: engine_pb2.SequenceErrorCode.ValueType) -> None:
         """Ends a sequence with an error."""
         del self.running[number]
         error = engine_pb2.SequenceError(sequence_id=number, code=code, message="/secret/path")
-        self.say(error=error)
+        self.say(step=engine_pb2.StepOutput(errors=[error]))
         self.report()
 
     def report(self) -> None:
