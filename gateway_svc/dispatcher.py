@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Protocol
@@ -18,10 +18,12 @@ from gateway_svc import metrics
 from gateway_svc.ledger import Ledger, Outcome
 from gateway_svc.live import GappedOutput, LiveRequest, Where
 from gateway_svc.predictor_client import Forecast
-from gateway_svc.scheduling.core import BrokenInvariant, Expiry, SchedulingCore
+from gateway_svc.scheduling.core import SchedulingCore
 from gateway_svc.scheduling.credits import Room
+from gateway_svc.scheduling.expiries import Expiry
+from gateway_svc.scheduling.invariants import BrokenInvariant
 from gateway_svc.scheduling.job import Job
-from gateway_svc.scheduling.quota import CoreFull
+from gateway_svc.scheduling.quota import Tenant
 from gateway_svc.tally import Tally
 from gateway_svc.throughput import TokenRate
 from ssjf.engine.v1 import engine_pb2
@@ -144,13 +146,14 @@ class Dispatcher:
         places = sum(engine.places for engine in self.engines.values())
         return places - self.core.running_count
 
-    def next_up(self) -> Job | None:
-        """The waiting job that would start first now; None where none waits."""
-        return next(iter(self.core.waiting()), None)
-
     def live(self, job_id: int) -> LiveRequest:
         """The live request of that number. Raises KeyError where there is none."""
         return self._live[job_id]
+
+    def set_tenants(self, tenants: Sequence[Tenant]) -> None:
+        """Takes other weights and limits; what is accepted stays accepted."""
+        self.core.set_tenants(tenants)
+        self.pump()
 
     def fail_all(self, make: Callable[[], errors.SsjfError]) -> None:
         """Ends every live request with an error of its own."""

@@ -27,6 +27,10 @@ class SwitchedLine:
         """See `Line`."""
         self._line.add(entry)
 
+    def rekey(self, entry: Entry) -> None:
+        """See `Line`."""
+        self._line.rekey(entry)
+
     def restore(self, entry: Entry) -> None:
         """See `Line`."""
         self._line.restore(entry)
@@ -44,7 +48,7 @@ class SwitchedLine:
         return self._line.in_order(now_s)
 
     def switch(self, policy: Policy, now_s: float) -> None:
-        """Puts what waits into another policy's order."""
+        """Puts what waits into another policy's order, as if it came now."""
         waiting, self._line = self._line.in_order(now_s), policy.line(self._work)
         for entry in waiting:
             entry.stamp += 1

@@ -43,8 +43,8 @@ class Snapshots:
     def queue(self, most: int, now_s: float) -> gateway_pb2.GetQueueResponse:
         """The queue and what runs, at most `most` entries each."""
         core, tally = self.dispatcher.core, self.dispatcher.tally
-        waiting = core.waiting() if most else []
-        reason = self.watch.explain(waiting[0] if waiting else None)
+        waiting = core.waiting(now_s) if most else []
+        reason = self.watch.explain()
         rate = self.dispatcher.rate
         tokens_per_s = rate.busy()
         return gateway_pb2.GetQueueResponse(

@@ -37,6 +37,11 @@ class Watch:
     clock: Callable[[], float]
     _shown: set[tuple[Priority, WaitReason]] = field(default_factory=set)
 
+    def turn(self) -> Key | None:
+        """The class and tenant that goes next; None where none may."""
+        turn = self.dispatcher.core.turn()
+        return None if turn is None else (Priority(turn[0]), turn[1])
+
     def supply(self) -> Supply:
         """What there is now."""
         most = {each.name: each.max_running for each in self.tenants.all}
@@ -49,13 +54,17 @@ class Watch:
             mode=self.mode,
         )
 
-    def explain(self, first: Job | None) -> Callable[[Job], WaitReason]:
-        """Tells why a job waits, where `first` is the one that is next."""
-        supply, next_up = self.supply(), _key(first)
+    def explain(self) -> Callable[[Job], WaitReason]:
+        """Tells why jobs wait, asked for them in the order in which they would start."""
+        supply, turn = self.supply(), self.turn()
+        named: list[Job] = []
 
         def reason(job: Job) -> WaitReason:
-            found = blocked((job.priority, job.tenant), self.dispatcher.tally, supply, next_up)
-            return supply.head() if found is WaitReason.ORDER and job is first else found
+            found = blocked((job.priority, job.tenant), self.dispatcher.tally, supply, turn)
+            if found is WaitReason.ORDER and not named:
+                named.append(job)  # the first whose turn it is
+                return supply.head()
+            return found
 
         return reason
 
@@ -72,8 +81,7 @@ class Watch:
         """Puts `passed_s` seconds of everything that waits down to its reasons."""
         tally = self.dispatcher.tally
         waiting = self.dispatcher.core.waiting_count
-        next_up = _key(self.dispatcher.next_up()) if waiting else None
-        found = reasons(tally, self.supply(), next_up) if waiting else {}
+        found = reasons(tally, self.supply(), self.turn()) if waiting else {}
         for (priority, reason), count in found.items():
             labels = (priority.name.lower(), reason.value)
             metrics.WAIT_BY_REASON.labels(*labels).inc(count * passed_s)
@@ -94,7 +102,3 @@ class Watch:
         for link in self.fleet.connected:
             metrics.ENGINE_FREE_PLACES.labels(link.name).set(link.last_capacity.free_sequences)
             metrics.ENGINE_FREE_KV.labels(link.name).set(link.last_capacity.free_kv_tokens)
-
-
-def _key(job: Job | None) -> Key | None:
-    return None if job is None else (job.priority, job.tenant)

@@ -5,8 +5,14 @@ Owns the modes and their rule, the same under every policy. Called by the core.
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from math import inf
+
+from gateway_svc.scheduling.credits import EngineCredits
+from gateway_svc.scheduling.entry import Entry, State
 
 
 class Mode(Enum):
@@ -40,3 +46,50 @@ class Batching:
     def places(self) -> int:
         """Jobs that one engine may run at once."""
         return 1 if self.mode is Mode.NONE else self.max_batch
+
+
+class Company:
+    """Who waits for company, and for how long; only dynamic batching asks."""
+
+    __slots__ = ("_by_arrival", "_dynamic", "_rule")
+
+    def __init__(self, rule: Batching) -> None:
+        self._rule = rule
+        self._dynamic = rule.mode is Mode.DYNAMIC
+        # In the order of arrival; those that wait no more are dropped when they come up.
+        self._by_arrival: deque[Entry] = deque()
+
+    def arrived(self, entry: Entry) -> None:
+        """A job waits behind all others."""
+        if self._dynamic:
+            self._by_arrival.append(entry)
+
+    def returned(self, entries: Sequence[Entry]) -> None:
+        """Jobs wait again, before all others."""
+        if self._dynamic:
+            self._by_arrival.extendleft(
+                sorted(entries, key=lambda entry: entry.number, reverse=True)
+            )
+
+    def places(self, engine: EngineCredits, queued: int, now_s: float) -> int:
+        """How many of `queued` waiting jobs may start on `engine` now."""
+        rule = self._rule
+        places = min(rule.places - len(engine.running), engine.sequences)
+        if not self._dynamic or places <= 0:
+            return places
+        if engine.running:
+            return 0
+        return places if queued >= places or self._patience_s() <= now_s else 0
+
+    def patience_ends_s(self, now_s: float) -> float:
+        """When a batch that is not full will start; infinite where none waits or it could now."""
+        if not self._dynamic:
+            return inf
+        ends_s = self._patience_s()
+        return ends_s if ends_s > now_s else inf
+
+    def _patience_s(self) -> float:
+        waiting = self._by_arrival
+        while waiting and waiting[0].state is not State.WAITING:
+            waiting.popleft()
+        return waiting[0].job.arrival_s + self._rule.max_wait_s if waiting else inf

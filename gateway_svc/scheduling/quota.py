@@ -7,7 +7,7 @@ by the core.
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 UNLIMITED = sys.maxsize
 
@@ -41,11 +41,14 @@ class Limits:
     """Seconds that a job may wait before `expire` drops it."""
     max_passes: int = 64
     """Jobs that may start past one that does not fit an engine's free KV tokens."""
+    longest_answer_tokens: int = 1024
+    """What a batch of maximum-length jobs is made of, in the bound on being overtaken. A job
+    with a larger max_tokens may be accepted, and overtakes the less for it."""
     class_shares: tuple[float, float, float] = (0.0, 0.1, 0.05)
     """Work guaranteed to each class while it has jobs waiting, whatever waits above it."""
 
     def __post_init__(self) -> None:
-        for name in ("max_queued", "max_queued_tokens", "max_running"):
+        for name in ("max_queued", "max_queued_tokens", "max_running", "longest_answer_tokens"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1")
         if self.max_passes < 0 or not self.queue_timeout_s > 0:
@@ -77,18 +80,38 @@ class Tenant:
                 raise ValueError(f"tenant {self.name!r}: {name} must be at least 1")
 
 
-@dataclass(slots=True)
 class Account:
-    """What one tenant, or the gateway, has waiting and running."""
+    """What one tenant, or the gateway (`tenant` None), has waiting and running."""
 
-    limits: Limits | Tenant
-    queued: int = field(default=0)
-    queued_tokens: int = field(default=0)
-    running: int = field(default=0)
+    __slots__ = ("limits", "queued", "queued_tokens", "running", "tenant", "weight")
 
-    def admit(self, tokens: int, tenant: str | None) -> None:
+    def __init__(self, limits: Limits | Tenant, tenant: str | None, weight: float = 1.0) -> None:
+        self.limits = limits
+        self.tenant = tenant
+        self.weight = weight
+        self.queued = 0
+        self.queued_tokens = 0
+        self.running = 0
+
+    def admit(self, tokens: int) -> None:
         """Raises CoreFull where a job of `tokens` tokens may not wait."""
-        if self.queued >= self.limits.max_queued:
-            raise CoreFull("queued_requests", self.limits.max_queued, tenant)
-        if self.queued_tokens + tokens > self.limits.max_queued_tokens:
-            raise CoreFull("queued_tokens", self.limits.max_queued_tokens, tenant)
+        limits = self.limits
+        if self.queued >= limits.max_queued:
+            raise CoreFull("queued_requests", limits.max_queued, self.tenant)
+        if self.queued_tokens + tokens > limits.max_queued_tokens:
+            raise CoreFull("queued_tokens", limits.max_queued_tokens, self.tenant)
+
+    def wait(self, tokens: int) -> None:
+        """A job of `tokens` tokens waits."""
+        self.queued += 1
+        self.queued_tokens += tokens
+
+    def unwait(self, tokens: int) -> None:
+        """It waits no more."""
+        self.queued -= 1
+        self.queued_tokens -= tokens
+
+    @property
+    def may_run(self) -> int:
+        """How many more jobs may run."""
+        return self.limits.max_running - self.running

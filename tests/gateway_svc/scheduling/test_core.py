@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import pytest
 
-from gateway_svc.scheduling.core import BrokenInvariant, Departure, Expiry
+from gateway_svc.scheduling.core import Departure
 from gateway_svc.scheduling.credits import Room
+from gateway_svc.scheduling.expiries import Expiry
+from gateway_svc.scheduling.invariants import BrokenInvariant
 from gateway_svc.scheduling.job import Priority
+from gateway_svc.scheduling.lines import KeyedLine
 from gateway_svc.scheduling.quota import CoreFull
 from tests.gateway_svc.scheduling.jobs import ENGINE, WIDE, core_of, ids, job
 
@@ -40,7 +43,7 @@ def test_ties_go_by_arrival(policy: str) -> None:
 def test_a_higher_class_goes_first_however_long_it_is() -> None:
     core = core_of()
     core.join(ENGINE, WIDE)
-    core.submit(job(1, 1.0, priority=Priority.BATCH))
+    core.submit(job(1, 60.0, priority=Priority.BATCH))
     core.submit(job(2, 5.0, priority=Priority.STANDARD))
     core.submit(job(3, 900.0, priority=Priority.URGENT))
     assert ids(core.next_batch(ENGINE, 9.0)) == [3, 2, 1]
@@ -274,24 +277,27 @@ def test_batches_are_numbered_from_one_on_each_engine() -> None:
 
 
 def test_what_leaves_the_queue_leaves_no_trace_behind_a_job_that_waits_on() -> None:
-    core = core_of()
+    core = core_of(queue_timeout_s=10.0)
     core.submit(job(0, 1.0))
     for number in range(1, 2000):
         core.submit(job(number, 500.0))
         core.cancel(number)
     core.check()
     assert core.waiting_count == 1
-    assert len(core._order) + len(core._expiries) < 500
+    (lane,) = core._lanes.values()
+    assert isinstance(lane.line, KeyedLine)
+    assert len(lane.line._heap) + len(core._expiries._heap) < 500
 
 
-@pytest.mark.parametrize("loss", ["_order", "_expiries", "_engines"])
+@pytest.mark.parametrize("loss", ["_heap", "_engines", "_entries"])
 def test_check_notices_what_is_broken(loss: str) -> None:
-    core = core_of()
+    core = core_of(queue_timeout_s=10.0)
     core.join(ENGINE, Room(1, 100_000))
     core.submit(job(1))
     core.submit(job(2))
     core.next_batch(ENGINE, 3.0)
     core.check()
-    getattr(core, loss).clear()
+    (lane,) = core._lanes.values()
+    getattr(lane.line if loss == "_heap" else core, loss).clear()
     with pytest.raises(BrokenInvariant):
         core.check()
