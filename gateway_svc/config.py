@@ -58,6 +58,8 @@ class GatewaySettings(ServiceSettings):
     """Requests that may start past one whose KV tokens do not fit yet."""
     prediction_budget_ms: float = Field(default=50.0, ge=0, le=60_000, allow_inf_nan=False)
     """Milliseconds that a request waits for its prediction; then it is queued under the prior."""
+    skip_idle_predictions: bool = True
+    """Do not wait for a request's prediction where nothing waits and a place is free."""
     prediction_timeout_s: float = Field(default=5.0, gt=0, le=600)
     """Seconds after which a late prediction is given up."""
     fallback_tau_b: float | None = Field(default=0.1, ge=-1, le=1)

@@ -190,8 +190,8 @@ class GatewayService(gateway_pb2_grpc.GatewayServiceServicer):
         predictor = self._parts.predictor
         if question is None or predictor is None:
             return None
-        if self._parts.admission.place_is_free and not question.answer.done():
-            self._dispatcher.prediction_skipped()  # it starts at once, whatever its length
+        if self._starts_at_once() and not question.answer.done():
+            self._dispatcher.prediction_skipped()
             return None
         spent_s = self._clock() - received_s
         budget_s = max(0.0, self._settings.prediction_budget_ms / 1e3 - spent_s)
@@ -207,6 +207,10 @@ class GatewayService(gateway_pb2_grpc.GatewayServiceServicer):
             metrics.PREDICTIONS.labels("in_time").inc()
         predictor.note(in_time=forecast is not None, why="late")
         return forecast
+
+    def _starts_at_once(self) -> bool:
+        """Whether the length of a request that comes now makes no difference."""
+        return self._settings.skip_idle_predictions and self._parts.admission.place_is_free
 
     def _job(
         self,

@@ -18,9 +18,9 @@ from gateway_svc.ordering import Ordering
 from gateway_svc.predictor_client import PredictorClient
 from gateway_svc.scheduling.job import Job, Priority
 from gateway_svc.scheduling.quota import UNLIMITED
-from gateway_svc.watch import Watch
 from gateway_svc.tenants import Tenants
 from gateway_svc.waits import LengthBucket
+from gateway_svc.watch import Watch
 from ssjf.gateway.v1 import gateway_pb2
 
 
@@ -98,7 +98,10 @@ class Snapshots:
         )
 
     def _entry(
-        self, job: Job, now_s: float, reason: gateway_pb2.WaitReason.ValueType | None = None
+        self,
+        job: Job,
+        now_s: float,
+        reason: gateway_pb2.WaitReason.ValueType = gateway_pb2.WAIT_REASON_UNSPECIFIED,
     ) -> gateway_pb2.QueueEntry:
         live = self.dispatcher.live(job.job_id)
         waits = live.where is Where.QUEUE

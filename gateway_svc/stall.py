@@ -26,6 +26,7 @@ class Writer:
     context: Context
     clock: Callable[[], float]
     since_s: float | None = None
+    timer: asyncio.TimerHandle | None = None
 
     async def write(self, message: Any) -> None:
         """Sends a message."""
@@ -42,22 +43,21 @@ async def guarded_writer(context: Context, timeout_s: float) -> AsyncIterator[Wr
     """
     loop = asyncio.get_running_loop()
     writer = Writer(context, loop.time)
-    look_s = timeout_s / 4
 
     def look() -> None:
-        nonlocal timer
         if writer.since_s is not None and loop.time() - writer.since_s >= timeout_s:
             limit.reschedule(loop.time())
         else:
-            timer = loop.call_later(look_s, look)
+            writer.timer = loop.call_later(timeout_s / 4, look)
 
     try:
         async with asyncio.timeout(None) as limit:
-            timer = loop.call_later(look_s, look)
+            look()
             try:
                 yield writer
             finally:
-                timer.cancel()
+                if writer.timer is not None:
+                    writer.timer.cancel()
     except TimeoutError as stalled:
         if not limit.expired():
             raise

@@ -164,7 +164,7 @@ class Tenants:
         try:
             rules, principals = read(path)
         except TenantFileError as error:
-            log.error("tenant file refused, the old one stays", why=str(error))
+            log.warning("tenant file refused, the old one stays", why=str(error))
             return
         self._rules = rules
         if self.table is not None:

@@ -74,10 +74,10 @@ class Watch:
         while True:
             await asyncio.sleep(LOOK_INTERVAL_S)
             now_s = self.clock()
-            self.look(now_s - last_s, now_s)
+            self.look(now_s - last_s)
             last_s = now_s
 
-    def look(self, passed_s: float, now_s: float) -> None:
+    def look(self, passed_s: float) -> None:
         """Puts `passed_s` seconds of everything that waits down to its reasons."""
         tally = self.dispatcher.tally
         waiting = self.dispatcher.core.waiting_count

@@ -141,11 +141,13 @@ async def _all_here() -> None:
 
 
 def _stream_client(address: str, load: Load, index: int) -> _Counted:
-    return _run(_Reader(load, index).run(address))
+    counted: _Counted = _run(_Reader(load, index).run(address))
+    return counted
 
 
 def _hold_client(address: str, load: Load, index: int) -> Held:
-    return _run(_Holder(load, index).run(address))
+    held: Held = _run(_Holder(load, index).run(address))
+    return held
 
 
 def _run(work: Any) -> Any:
@@ -167,6 +169,7 @@ class _Reader:
         self._messages = 0
         self._tokens = 0
         self._open = 0
+        self._all_open = asyncio.Event()
         self._over = False
 
     async def run(self, address: str) -> _Counted:
@@ -183,9 +186,7 @@ class _Reader:
         return counted
 
     async def _count(self) -> _Counted:
-        async with asyncio.timeout(START_TIMEOUT_S):
-            while self._open < self._streams:
-                await asyncio.sleep(0.05)
+        await asyncio.wait_for(self._all_open.wait(), START_TIMEOUT_S)
         await asyncio.sleep(SETTLE_S)
         pid, seconds = self._load.gateway_pid, self._load.seconds
         own_s, gateway_s, start_s = time.process_time(), cpu_s(pid), time.perf_counter()
@@ -212,6 +213,11 @@ class _Reader:
             finally:
                 call.cancel()
 
+    def _opened(self) -> None:
+        self._open += 1
+        if self._open >= self._streams:
+            self._all_open.set()
+
     async def _read_one(self, call: Any) -> None:
         first = True
         async for response in call:
@@ -219,7 +225,8 @@ class _Reader:
             if count:
                 self._messages += 1
                 self._tokens += count
-                self._open += first
+                if first:
+                    self._opened()
                 first = False
 
 

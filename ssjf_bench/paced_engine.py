@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 VOCABULARY: Final = 50_000
 HEARTBEAT_S: Final = 1.0
-TOKEN_TEXT: Final = " word"
+WORD: Final = " word"
 SERVICE: Final = engine_pb2.DESCRIPTOR.services_by_name["EngineService"].full_name
 
 
@@ -147,38 +147,38 @@ class PacedEngine(engine_pb2_grpc.EngineServiceServicer):
             await context.write(self._capacity())
 
     def _step(self) -> list[engine_pb2.ServeResponse]:
-        """One token a sequence; then those that ended, then what is free where it changed."""
+        """One token a sequence, with the ends; then what is free where it changed."""
         self._steps += 1
-        outputs, ended = [], []
-        for number, running in self._running.items():
-            outputs.append(
-                engine_pb2.SequenceTokens(
-                    sequence_id=number,
-                    first_index=running.given,
-                    token_ids=(running.given % VOCABULARY,),
-                    text=TOKEN_TEXT,
-                )
-            )
-            running.given += 1
-            if running.given >= running.wanted:
-                ended.append(number)
-        step = engine_pb2.StepOutput(step=self._steps, sequences=outputs)
+        indices = [running.given for running in self._running.values()]
+        step = engine_pb2.StepOutput(
+            step=self._steps,
+            sequence_ids=list(self._running),
+            indices=indices,
+            token_ids=[index % VOCABULARY for index in indices],
+            texts=[WORD] * len(indices),
+            finished=self._advance(),
+        )
         messages = [engine_pb2.ServeResponse(step=step)]
-        messages += [self._finished(number) for number in ended]
-        if ended or self._work.is_set():
+        if step.finished or self._work.is_set():
             self._work.clear()
             messages.append(self._capacity())
         return messages
 
-    def _finished(self, number: int) -> engine_pb2.ServeResponse:
+    def _advance(self) -> list[engine_pb2.SequenceFinished]:
+        """Counts a token for every sequence; those that have all of theirs."""
+        for running in self._running.values():
+            running.given += 1
+        ended = [number for number, each in self._running.items() if each.given >= each.wanted]
+        return [self._finished(number) for number in ended]
+
+    def _finished(self, number: int) -> engine_pb2.SequenceFinished:
         running = self._running.pop(number)
-        finished = engine_pb2.SequenceFinished(
+        return engine_pb2.SequenceFinished(
             sequence_id=number,
             reason=sampling_pb2.FINISH_REASON_EOS,
             prompt_tokens=running.prompt_tokens,
             output_tokens=running.given,
         )
-        return engine_pb2.ServeResponse(finished=finished)
 
     def _capacity(self) -> engine_pb2.ServeResponse:
         used = sum(running.kv_tokens for running in self._running.values())

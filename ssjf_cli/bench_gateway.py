@@ -56,9 +56,7 @@ def command(
     delta_interval_ms: Annotated[
         int, typer.Option(min=1, help="Time between two deltas, where they are coalesced.")
     ] = 50,
-    cores: Annotated[
-        int, typer.Option(min=1, help="Cores that everything together may use.")
-    ] = 2,
+    cores: Annotated[int, typer.Option(min=1, help="Cores that everything together may use.")] = 2,
 ) -> None:
     """What the gateway adds to a request, delivers and holds, on two cores."""
     from ssjf_bench.gateway_load import LoadError
@@ -112,25 +110,29 @@ def _overhead(options: Options) -> dict[str, Any]:
 def _streams(options: Options, interval_ms: int) -> dict[str, Any]:
     from ssjf_bench import gateway_load
 
-    with _engine(step_ms=options.step_ms, max_sequences=options.streams) as engine:
-        with _gateway(engine) as (address, pid):
-            load = gateway_load.Load(
-                streams=options.streams,
-                clients=options.clients,
-                seconds=options.seconds,
-                answer_tokens=ANSWER_TOKENS,
-                delta_interval_ms=interval_ms,
-                gateway_pid=pid,
-            )
-            return asdict(gateway_load.stream(address, load))
+    with (
+        _engine(step_ms=options.step_ms, max_sequences=options.streams) as engine,
+        _gateway(engine, max_batch=options.streams) as (address, pid),
+    ):
+        load = gateway_load.Load(
+            streams=options.streams,
+            clients=options.clients,
+            seconds=options.seconds,
+            answer_tokens=ANSWER_TOKENS,
+            delta_interval_ms=interval_ms,
+            gateway_pid=pid,
+        )
+        return asdict(gateway_load.stream(address, load))
 
 
 def _queued(options: Options) -> dict[str, Any]:
     from ssjf_bench import gateway_load
 
-    with _engine(step_ms=1000.0, max_sequences=1) as engine:
-        with _gateway(engine, max_queued=options.queued + 1) as (address, pid):
-            return asdict(gateway_load.hold(address, options.queued, options.clients, pid))
+    with (
+        _engine(step_ms=1000.0, max_sequences=1) as engine,
+        _gateway(engine, max_queued=options.queued + 1) as (address, pid),
+    ):
+        return asdict(gateway_load.hold(address, options.queued, options.clients, pid))
 
 
 @contextmanager

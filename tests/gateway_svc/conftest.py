@@ -13,6 +13,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from gateway_svc.__main__ import SERVICE, Gateway, running_gateway
+from gateway_svc.admission import Admission
 from gateway_svc.config import GatewaySettings
 from gateway_svc.dispatcher import Dispatcher
 from ssjf.engine.v1 import sampling_pb2
@@ -107,6 +108,10 @@ class Rig:
         return self.gateway.dispatcher
 
     @property
+    def admission(self) -> Admission:
+        return self.gateway.parts.admission
+
+    @property
     def stub(self) -> Any:
         return gateway_pb2_grpc.GatewayServiceStub(self.channel)
 
@@ -147,7 +152,7 @@ class Rig:
         ledger = self.dispatcher.ledger
         names = (
             *("accepted", "refused", "finished", "cancelled", "failed"),
-            *("predictions_late", "predictions_failed", "repriced"),
+            *("predictions_late", "predictions_failed", "predictions_skipped", "repriced"),
         )
         return {name: getattr(ledger, name) for name in names if getattr(ledger, name)}
 
@@ -174,7 +179,7 @@ class Rig:
         """Waits until nothing is left of any request, and checks that it adds up."""
         dispatcher = self.dispatcher
         dispatcher.check()
-        await until(lambda: dispatcher.ledger.open == 0 and dispatcher._idle.is_set())
+        await until(lambda: dispatcher.ledger.open == 0 and self.gateway.parts.admission.idle)
         dispatcher.check()
         counters = (await self.queue()).counters
         ends = counters.finished + counters.cancelled + counters.failed
@@ -202,7 +207,13 @@ async def start() -> AsyncIterator[Start]:
             addresses = [await stack.enter_async_context(serving(engine)) for engine in engines]
             if isinstance(predictor, FakePredictor):
                 predictor = await stack.enter_async_context(serving(predictor))
-            given = {"port": 0, "prediction_budget_ms": PATIENCE_S * 1e3, **settings}
+            given = {
+                "port": 0,
+                "prediction_budget_ms": PATIENCE_S * 1e3,
+                "skip_idle_predictions": False,
+                "policy": "ssjf",
+                **settings,
+            }
             gateway = await stack.enter_async_context(
                 running_gateway(
                     GatewaySettings(

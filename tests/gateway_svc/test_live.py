@@ -33,7 +33,7 @@ def test_output_that_piles_up_is_one_delta(live: LiveRequest) -> None:
 
 
 def test_the_start_comes_before_the_output(live: LiveRequest) -> None:
-    live.start("a", 2.5)
+    live.start("key", "a", 2.5)
     push(live, 0, 4, 3.0)
     started, delta = live.take()
     assert started.started == gateway_pb2.Started(engine_id="a", queue_wait_ms=1500.0)
@@ -66,10 +66,10 @@ def test_a_gap_is_noticed(live: LiveRequest) -> None:
 
 
 def test_the_client_is_told_of_the_first_start_only(live: LiveRequest) -> None:
-    live.start("a", 2.0)
+    live.start("key", "a", 2.0)
     live.take()
     live.requeue(5.0)
-    live.start("b", 7.0)
+    live.start("other", "b", 7.0)
     assert live.take() == []
     assert live.engine_name == "b"
     assert live.moments.waited_s == 1.0 + 2.0

@@ -451,7 +451,7 @@ class Finished(_message.Message):
 
     @_builtins.property
     def length_prediction(self) -> Global___LengthPrediction:
-        """What the request was last queued under, and what came true."""
+        """What was foretold, and what came true."""
 
     @_builtins.property
     def timings(self) -> Global___Timings:
@@ -522,7 +522,9 @@ class LengthPrediction(_message.Message):
     ACTUAL_TOKENS_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
     predicted_tokens: _builtins.float
-    """Output tokens that the request was last queued under."""
+    """Output tokens by the latest prediction that came before the end: what the
+    request was queued under, unless it started before the predictor answered.
+    """
     actual_tokens: _builtins.int
     """Output tokens that it had."""
     source: Global___PredictionSource.ValueType
@@ -1326,7 +1328,9 @@ class ServerLimits(_message.Message):
     default_max_tokens: _builtins.int
     """max_tokens where a request has none."""
     max_queued_tokens: _builtins.int
-    """Predicted output tokens that may wait; 0 where there is no limit."""
+    """Tokens that may wait, prompt plus max_tokens of each request; 0 where there
+    is no limit.
+    """
     max_running_requests: _builtins.int
     """Requests that may run at once over all engines; 0 where there is no limit."""
     def __init__(
