@@ -80,7 +80,7 @@ async def _direct_once(stub: Any, call: Any, number: int) -> tuple[float, float]
         message = await call.read()
         if message.HasField("step") and not first_s:
             first_s = time.perf_counter() - start_s
-        if message.HasField("finished"):
+        if message.step.finished:
             return first_s, time.perf_counter() - start_s
 
 
