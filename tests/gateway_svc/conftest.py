@@ -18,7 +18,7 @@ from gateway_svc.config import GatewaySettings
 from gateway_svc.dispatcher import Dispatcher
 from ssjf.engine.v1 import sampling_pb2
 from ssjf.gateway.v1 import gateway_pb2, gateway_pb2_grpc
-from ssjf.wire import channel, errors
+from ssjf.wire import auth, channel, errors
 from tests.gateway_svc.fakes import FakeEngine, FakePredictor, serving
 
 # Far beyond what anything takes here; a test that waits so long has failed.
@@ -115,7 +115,14 @@ class Rig:
     def stub(self) -> Any:
         return gateway_pb2_grpc.GatewayServiceStub(self.channel)
 
-    def open(self, prompt: str = "", *, timeout: float | None = None, **fields: Any) -> Any:
+    def open(
+        self,
+        prompt: str = "",
+        *,
+        timeout: float | None = None,
+        token: str | None = None,
+        **fields: Any,
+    ) -> Any:
         """A call of Generate; sampling fields go into `sampling`."""
         sampling = sampling_pb2.SamplingParams(
             **{name: fields.pop(name) for name in list(fields) if name in SAMPLING_FIELDS}
@@ -123,11 +130,11 @@ class Rig:
         if prompt:
             fields["prompt"] = prompt
         request = gateway_pb2.GenerateRequest(sampling=sampling, **fields)
-        return self.stub.Generate(request, timeout=timeout)
+        return self.stub.Generate(request, timeout=timeout, metadata=auth.bearer(token))
 
-    def generate(self, prompt: str = "", *, timeout: float | None = None, **fields: Any) -> Answer:
+    def generate(self, prompt: str = "", **fields: Any) -> Answer:
         """A call of Generate that is being read."""
-        answer = Answer(self.open(prompt, timeout=timeout, **fields))
+        answer = Answer(self.open(prompt, **fields))
         answer.task = asyncio.create_task(answer.read())
         return answer
 
@@ -142,8 +149,11 @@ class Rig:
         assert isinstance(response, gateway_pb2.GetServerInfoResponse)
         return response
 
-    async def queue(self, **fields: Any) -> gateway_pb2.GetQueueResponse:
-        response = await self.stub.GetQueue(gateway_pb2.GetQueueRequest(**fields))
+    async def queue(
+        self, *, token: str | None = None, **fields: Any
+    ) -> gateway_pb2.GetQueueResponse:
+        request = gateway_pb2.GetQueueRequest(**fields)
+        response = await self.stub.GetQueue(request, metadata=auth.bearer(token))
         assert isinstance(response, gateway_pb2.GetQueueResponse)
         return response
 
@@ -181,9 +191,8 @@ class Rig:
         dispatcher.check()
         await until(lambda: dispatcher.ledger.open == 0 and self.gateway.parts.admission.idle)
         dispatcher.check()
-        counters = (await self.queue()).counters
-        ends = counters.finished + counters.cancelled + counters.failed
-        assert counters.accepted == ends
+        ledger = dispatcher.ledger
+        assert ledger.accepted == ledger.finished + ledger.cancelled + ledger.failed
         assert (dispatcher.core.waiting_count, dispatcher.core.running_count) == (0, 0)
 
 

@@ -82,6 +82,12 @@ class FakeEngine(engine_pb2_grpc.EngineServiceServicer):
     """Refuses every stream."""
     secretive: bool = False
     """Does not say what it has free."""
+    modes: tuple[engine_pb2.BatchingMode.ValueType, ...] = (
+        engine_pb2.BATCHING_MODE_NONE,
+        engine_pb2.BATCHING_MODE_DYNAMIC,
+        engine_pb2.BATCHING_MODE_CONTINUOUS,
+    )
+    """Batching modes that it can run."""
 
     running: dict[int, Running] = field(default_factory=dict)
     started: list[str] = field(default_factory=list)
@@ -283,13 +289,18 @@ class FakeEngine(engine_pb2_grpc.EngineServiceServicer):
                 vocabulary_hash=self.vocabulary_hash,
             ),
             limits=limits if self.says_limits else None,
-            batching_modes=[engine_pb2.BATCHING_MODE_CONTINUOUS],
+            batching_modes=self.modes,
         )
 
 
 def foretell(item: predictor_pb2.PredictItem) -> float:
     """The last number of the prompt."""
     return float(item.prompt.split()[-1])
+
+
+def backwards(item: predictor_pb2.PredictItem) -> float:
+    """The longer the answer, the less is foretold."""
+    return 1000.0 - foretell(item)
 
 
 @dataclass
@@ -299,6 +310,8 @@ class FakePredictor(predictor_pb2_grpc.PredictorServiceServicer):
     predict: Callable[[predictor_pb2.PredictItem], float] = foretell
     answers: int = 1
     """Predictions for each item."""
+    p90: Callable[[float], float] | None = None
+    """The 90th percentile of an expected length; None tells no quantiles."""
     error: errors.SsjfError | None = None
     works: asyncio.Event = field(default_factory=asyncio.Event)
     """Cleared, questions wait for it."""
@@ -323,11 +336,20 @@ class FakePredictor(predictor_pb2_grpc.PredictorServiceServicer):
         if self.error is not None:
             raise self.error
         predictions = [
-            predictor_pb2.Prediction(expected_tokens=self.predict(item))
+            self._prediction(self.predict(item))
             for item in request.items
             for _ in range(self.answers)
         ]
         return predictor_pb2.PredictResponse(predictions=predictions, revision="r1")
+
+    def _prediction(self, tokens: float) -> predictor_pb2.Prediction:
+        if self.p90 is None:
+            return predictor_pb2.Prediction(expected_tokens=tokens)
+        quantiles = [
+            predictor_pb2.Quantile(probability=0.5, tokens=tokens),
+            predictor_pb2.Quantile(probability=0.9, tokens=self.p90(tokens)),
+        ]
+        return predictor_pb2.Prediction(expected_tokens=tokens, quantiles=quantiles)
 
     async def GetPredictorInfo(  # noqa: N802
         self, request: predictor_pb2.GetPredictorInfoRequest, context: Context
