@@ -82,6 +82,8 @@ class FakeEngine(engine_pb2_grpc.EngineServiceServicer):
     """Refuses every stream."""
     secretive: bool = False
     """Does not say what it has free."""
+    cuts_off: bool = False
+    """Ends every answer for its length."""
     modes: tuple[engine_pb2.BatchingMode.ValueType, ...] = (
         engine_pb2.BATCHING_MODE_NONE,
         engine_pb2.BATCHING_MODE_DYNAMIC,
@@ -140,7 +142,7 @@ class FakeEngine(engine_pb2_grpc.EngineServiceServicer):
         running = self.running.pop(number)
         finished = engine_pb2.SequenceFinished(
             sequence_id=number,
-            reason=sampling_pb2.FINISH_REASON_EOS,
+            reason=self._reason,
             stop_token_id=2,
             prompt_tokens=len(running.sequence.prompt_token_ids),
             output_tokens=running.wanted if output_tokens is None else output_tokens,
@@ -148,6 +150,12 @@ class FakeEngine(engine_pb2_grpc.EngineServiceServicer):
             decode_ms=4.0,
         )
         self.say(step=engine_pb2.StepOutput(finished=[finished]))
+
+    @property
+    def _reason(self) -> sampling_pb2.FinishReason.ValueType:
+        if self.cuts_off:
+            return sampling_pb2.FINISH_REASON_LENGTH
+        return sampling_pb2.FINISH_REASON_EOS
 
     def fail(self, number: int, code: engine_pb2.SequenceErrorCode.ValueType) -> None:
         """Ends a sequence with an error."""
