@@ -8,21 +8,18 @@ only, so nothing here needs a lock. Every accepted request ends in the ledger on
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Protocol
 
-from gateway_svc import metrics
+from gateway_svc import endings, metrics
 from gateway_svc.ledger import Ledger, Outcome
 from gateway_svc.live import GappedOutput, LiveRequest, Where
 from gateway_svc.predictor_client import Forecast
 from gateway_svc.scheduling.core import SchedulingCore
 from gateway_svc.scheduling.credits import Room
-from gateway_svc.scheduling.expiries import Expiry
 from gateway_svc.scheduling.invariants import BrokenInvariant
-from gateway_svc.scheduling.job import Job
 from gateway_svc.scheduling.quota import Tenant
 from gateway_svc.tally import Tally
 from gateway_svc.throughput import TokenRate
@@ -40,6 +37,9 @@ class Engine(Protocol):
     name: str
     rate: TokenRate
     places: int
+    """Sequences that it may run at once."""
+    may_start: bool
+    """Whether, by its own last word, it can be given sequences in this batching mode."""
 
     def send_batch(self, batch: engine_pb2.ScheduledBatch) -> None:
         """Starts sequences."""
@@ -93,7 +93,7 @@ class Dispatcher:
             yield queue_length
             outcome = Outcome.FINISHED
         except asyncio.CancelledError:
-            at_deadline = _at_deadline(live.job, self._clock())
+            at_deadline = endings.at_deadline(live.job, self._clock())
             outcome = Outcome.FAILED if at_deadline else Outcome.CANCELLED
             raise
         finally:
@@ -244,15 +244,17 @@ class Dispatcher:
         live = self._owned(engine, failure.sequence_id)
         if live is not None:
             self._stopped(live)
-            live.fail(_failure(failure))
+            live.fail(endings.failed(failure))
 
     def pump(self) -> None:
         """Gives every engine what fits now."""
-        self._expire()
+        now_s = self._clock()  # one time for all: what is not due yet sets the timer below
+        self._expire(now_s)
         if self.core.waiting_count:
             for engine in self.engines.values():
-                self._feed(engine)
-        self._arm_timer()
+                if engine.may_start:
+                    self._feed(engine, now_s)
+        self._arm_timer(now_s)
         metrics.WAITING.set(self.core.waiting_count)
         metrics.RUNNING.set(self.core.running_count)
 
@@ -270,8 +272,7 @@ class Dispatcher:
 
     # Inside -----------------------------------------------------------------
 
-    def _feed(self, engine: Engine) -> None:
-        now_s = self._clock()
+    def _feed(self, engine: Engine, now_s: float) -> None:
         batch = self.core.next_batch(engine.key, now_s)
         if batch is None:
             return
@@ -327,42 +328,15 @@ class Dispatcher:
         if not self.core.running_count:
             self.rate.pause()
 
-    def _expire(self) -> None:
-        for job, expiry in self.core.expire(self._clock()):
+    def _expire(self, now_s: float) -> None:
+        for job, expiry in self.core.expire(now_s):
             live = self._live[job.job_id]
             self._move(live, Where.GONE)
-            live.fail(_expired(job, expiry))
+            live.fail(endings.expired(job, expiry))
 
-    def _arm_timer(self) -> None:
+    def _arm_timer(self, now_s: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        now_s = self._clock()
         # A day at most: the loop cannot wait for ever, and re-arming is cheap.
         delay_s = min(max(self.core.next_wake_s(now_s) - now_s, 0.0), 86_400.0)
         self._timer = asyncio.get_running_loop().call_later(delay_s, self.pump)
-
-
-def _at_deadline(job: Job, now_s: float) -> bool:
-    """Whether a cancellation at `now_s` is the deadline's.
-
-    At the deadline the client's own timer cancels the call, mostly before ours fires: grpc
-    rounds what is left up, by 1 % at most, and the request was on its way for a while.
-    """
-    early_s = 0.05 + 0.01 * (job.deadline_s - job.arrival_s)
-    return math.isfinite(job.deadline_s) and now_s >= job.deadline_s - early_s
-
-
-def _expired(job: Job, expiry: Expiry) -> errors.SsjfError:
-    if expiry is Expiry.DEADLINE:
-        return errors.DeadlinePassed(f"the deadline of {job.request_id} passed in the queue")
-    return errors.QueueTimeout("the request waited too long in the queue", retry_after_s=1.0)
-
-
-def _failure(failure: engine_pb2.SequenceError) -> errors.SsjfError:
-    match failure.code:
-        case engine_pb2.SEQUENCE_ERROR_CODE_KV_EXHAUSTED:
-            return errors.KvExhausted("the engine ran out of KV cache", retry_after_s=1.0)
-        case engine_pb2.SEQUENCE_ERROR_CODE_NUMERIC:
-            return errors.NumericFault("the model produced no finite probabilities")
-        case _:
-            return errors.Internal("the engine failed on this request")

@@ -63,6 +63,16 @@ class EngineLink:
         self._epoch = 0
         self._complaints: set[str] = set()
 
+    @property
+    def may_start(self) -> bool:
+        """False while a batch that runs to completion does so.
+
+        The last sequence's end is known before the engine's word that all places are free: a
+        batch that was made in between would be too small, and the only one for long.
+        """
+        dynamic = self._batching.mode == engine_pb2.BATCHING_MODE_DYNAMIC
+        return not dynamic or not self.last_capacity.running_sequences
+
     def send_batch(self, batch: engine_pb2.ScheduledBatch) -> None:
         """Queues a batch for the engine."""
         self._outbox.put_nowait(engine_pb2.ServeRequest(batch=batch))

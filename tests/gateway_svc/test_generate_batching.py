@@ -89,7 +89,7 @@ async def test_a_dynamic_batch_without_company_starts_when_its_patience_ends(
     rig = await start(engine, batching="dynamic", max_batch=2, max_batch_wait_ms=150)
     answer = await rig.generate("count to 2").end()
     assert answer.token_ids == [0, 1]
-    assert 100 <= answer.finished.timings.queue_wait_ms
+    assert answer.finished.timings.queue_wait_ms >= 100
 
 
 async def test_a_dynamic_batch_runs_to_completion_before_the_next_starts(start: Start) -> None:

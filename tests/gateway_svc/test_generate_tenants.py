@@ -12,7 +12,7 @@ import pytest
 from gateway_svc import tenants as tenants_module
 from ssjf.gateway.v1 import gateway_pb2
 from ssjf.wire import auth, errors
-from tests.gateway_svc.conftest import Rig, Start, ends, until
+from tests.gateway_svc.conftest import Start, ends, until
 from tests.gateway_svc.fakes import FakeEngine, FakePredictor
 
 ADMIN = "token-of-the-operators"
@@ -187,24 +187,17 @@ async def test_a_flood_of_one_tenant_does_not_make_another_wait(
     assert engine.started.index("acme") <= 2
 
 
-async def change(rig: Rig, file: Path, write: Any) -> None:
-    """Waits until the gateway has taken what `write` writes."""
-    before = rig.gateway.parts.tenants.all
-    write()
-    await until(lambda: rig.gateway.parts.tenants.all != before)
-    assert file.exists()
-
-
 async def test_a_changed_file_is_taken_while_the_gateway_runs(
     start: Start, tenant_file: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tenants_module, "LOOK_INTERVAL_S", 0.02)
     engine = FakeEngine(places=1, by_hand=True)
-    file = tenant_file()
-    rig = await start(engine, tenants=file)
+    rig = await start(engine, tenants=tenant_file())
     first = await rig.queued("count to 2", token=TOKENS["acme"])
     waiting = await rig.queued("count to 2", token=TOKENS["acme"])
-    await change(rig, file, lambda: tenant_file(acme={"max_queued_requests": 1}))
+    before = rig.gateway.parts.tenants.all
+    tenant_file(acme={"max_queued_requests": 1})
+    await until(lambda: rig.gateway.parts.tenants.all != before)
     failure = await rig.generate("count to 2", token=TOKENS["acme"]).failure()
     assert failure.quota[0][0] == "tenants/acme/queued_requests"
     engine.by_hand = False

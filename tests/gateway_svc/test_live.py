@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from gateway_svc.live import GappedOutput, LiveRequest, Moments
@@ -88,3 +90,28 @@ def test_a_finished_request_cannot_fail(live: LiveRequest) -> None:
     live.fail(errors.Internal("later"))
     assert live.error is None
     assert live.ended
+
+
+async def test_a_rest_lasts_as_long_as_was_asked_for_and_ends_with_the_request(
+    live: LiveRequest,
+) -> None:
+    await asyncio.wait_for(live.rest(0.01), 10)
+    resting = asyncio.create_task(live.rest(60.0))
+    await asyncio.sleep(0)
+    push(live, 0, 4, 2.0)
+    await asyncio.sleep(0.01)
+    assert not resting.done()
+    live.finish(engine_pb2.SequenceFinished())
+    await asyncio.wait_for(resting, 10)
+    await asyncio.wait_for(live.rest(60.0), 10)
+
+
+async def test_what_is_there_already_is_not_waited_for(live: LiveRequest) -> None:
+    push(live, 0, 4, 2.0)
+    await asyncio.wait_for(live.changed(), 10)
+    live.take()
+    waiting = asyncio.create_task(live.changed())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    live.start("key", "a", 3.0)
+    await asyncio.wait_for(waiting, 10)
