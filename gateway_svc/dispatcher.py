@@ -38,8 +38,10 @@ class Engine(Protocol):
     rate: TokenRate
     places: int
     """Sequences that it may run at once."""
-    may_start: bool
-    """Whether, by its own last word, it can be given sequences in this batching mode."""
+
+    @property
+    def may_start(self) -> bool:
+        """Whether, by its own last word, it can be given sequences in this batching mode."""
 
     def send_batch(self, batch: engine_pb2.ScheduledBatch) -> None:
         """Starts sequences."""

@@ -120,6 +120,9 @@ def generate(
     address: Annotated[
         str, typer.Option(envvar="SSJF_ADDRESS", help="The gateway's HOST:PORT.")
     ] = f"127.0.0.1:{GATEWAY_PORT}",
+    token: Annotated[
+        str | None, typer.Option(envvar="SSJF_TOKEN", help="Bearer token, where one is needed.")
+    ] = None,
 ) -> None:
     """Streams one answer to the terminal."""
     from ssjf.engine.v1 import sampling_pb2
@@ -137,7 +140,32 @@ def generate(
     except ValueError as error:  # a number that the field's type does not hold
         raise typer.BadParameter(str(error)) from None
     with ended_by_signals():
-        raise typer.Exit(client.generate(address, request, console))
+        raise typer.Exit(client.generate(address, request, console, token))
+
+
+@app.command()
+def top(
+    once: Annotated[
+        bool, typer.Option("--once", help="Print one snapshot and end; for scripts.")
+    ] = False,
+    interval: Annotated[
+        float, typer.Option(min=0.05, max=60, help="Seconds from one snapshot to the next.")
+    ] = 1.0,
+    address: Annotated[
+        str, typer.Option(envvar="SSJF_ADDRESS", help="The gateway's HOST:PORT.")
+    ] = f"127.0.0.1:{GATEWAY_PORT}",
+    token: Annotated[
+        str | None, typer.Option(envvar="SSJF_TOKEN", help="Bearer token of an admin.")
+    ] = None,
+) -> None:
+    """Shows the queue live: who waits, why, what runs, predicted against actual."""
+    from ssjf_cli import top as screens
+
+    out = Console()
+    with ended_by_signals():
+        if once:
+            raise typer.Exit(screens.once(address, token, out, console))
+        raise typer.Exit(screens.watch(address, token, interval, out, console))
 
 
 @app.command()
