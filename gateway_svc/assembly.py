@@ -37,8 +37,8 @@ from ssjf.wire.run import StartupError
 
 FALLBACK: Final = "hrrn"
 """Orders by known quantities while predictions are not trusted."""
-BY_PREDICTION: Final = ("ssjf", "bounded-ssjf", "ssjf-ageing")
-"""Policies that there is something to fall back from."""
+WITHOUT_PREDICTION: Final = ("fcfs", "hrrn", "oracle")
+"""Policies that there is nothing to fall back from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +107,15 @@ def build_ordering(settings: GatewaySettings) -> Ordering:
     """The policies and the verdict that chooses between them."""
     options = policy.PolicyOptions(
         alpha=settings.alpha,
+        tail=settings.tail,
+        tail_longest=settings.tail_longest,
         ageing_s_per_token=settings.ageing_s_per_token,
         typical_tokens=settings.prior_tokens,
         oracle_lengths=_oracle_lengths(settings.oracle_lengths),
     )
     configured = policy.DEFAULT if settings.policy == "default" else settings.policy
-    lowest = settings.fallback_tau_b if configured in BY_PREDICTION else None
+    never = configured in WITHOUT_PREDICTION or settings.fallback_tau_b <= -1
+    lowest = None if never else settings.fallback_tau_b
     both = SwitchedPolicy(policy.create(configured, options), policy.create(FALLBACK, options))
     window = PredictionWindow(settings.quality_window)
     return Ordering(configured, FALLBACK, both, window, Trust(lowest))

@@ -26,11 +26,15 @@ class GatewaySettings(ServiceSettings):
     predictor: str = "127.0.0.1:50052"
     """The predictor, as host:port; "none" to run on the prior alone."""
     policy: str = "default"
-    """Order of the queue: fcfs, ssjf, bounded-ssjf, ssjf-ageing, hrrn or oracle (benchmarks
-    only); "default" is the best of them."""
-    alpha: float = Field(default=1.3, ge=1)
-    """Bounded policies: the price in tail that is accepted; 1 is FCFS up to a batch, inf pure
-    SSJF. Later arrivals start before a request for at most (alpha - 1) of the work ahead of it."""
+    """Order of the queue: fcfs, ssjf, bounded-ssjf, tail-ssjf, ssjf-ageing, hrrn or oracle
+    (benchmarks only); "default" is the best of them."""
+    alpha: float | None = Field(default=None, ge=1)
+    """bounded-ssjf, tail-ssjf: later arrivals start before a request for at most (alpha - 1) of
+    the work ahead of it; 1 is FCFS up to a batch, inf no bound; the policy's own unless set."""
+    tail: float = Field(default=1.2, ge=1, allow_inf_nan=False)
+    """tail-ssjf: completion times to aim below, as a multiple of first come, first served's p99."""
+    tail_longest: float = Field(default=2.0, ge=1, allow_inf_nan=False)
+    """tail-ssjf: how many times as long the longest 0.8 % of requests may take."""
     ageing_s_per_token: float = Field(default=0.05, ge=0, allow_inf_nan=False)
     """ssjf-ageing: a request goes before one that is shorter by a token if it came this much
     earlier."""
@@ -62,9 +66,9 @@ class GatewaySettings(ServiceSettings):
     """Do not wait for a request's prediction where nothing waits and a place is free."""
     prediction_timeout_s: float = Field(default=5.0, gt=0, le=600)
     """Seconds after which a late prediction is given up."""
-    fallback_tau_b: float | None = Field(default=0.1, ge=-1, le=1)
+    fallback_tau_b: float = Field(default=0.1, ge=-1, le=1)
     """Kendall's tau-b of predicted against actual tokens below which HRRN on known quantities
-    orders the queue, until it is 0.05 above; "none" never."""
+    orders the queue, until it is 0.05 above; -1 never."""
     quality_window: int = Field(default=256, ge=32, le=10_000)
     """Finished requests that tau-b is taken over."""
     kv_reserve: Literal["max", "predicted"] = "max"

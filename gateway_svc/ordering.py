@@ -16,12 +16,18 @@ from gateway_svc.scheduling.policy import LaneWork, Line, Policy
 from ssjf.wire import logs
 
 
-class SwitchedLine:
-    """A line in either of two policies' orders."""
+class SwitchedLine(Line):
+    """A line in either of two policies' orders.
+
+    Each switch begins a line of its own. What has started under an earlier one ends there:
+    what a line keeps about a job is nothing to another.
+    """
 
     def __init__(self, work: LaneWork, policy: Policy) -> None:
         self._work = work
         self._line = policy.line(work)
+        self._running: dict[int, Line] = {}
+        self._strangers: set[int] = set()  # have come back, and the line in force knows nothing
 
     def add(self, entry: Entry) -> None:
         """See `Line`."""
@@ -29,7 +35,11 @@ class SwitchedLine:
 
     def rekey(self, entry: Entry) -> None:
         """See `Line`."""
-        self._line.rekey(entry)
+        if entry.number in self._strangers:
+            self._strangers.remove(entry.number)
+            self._line.add(entry)
+        else:
+            self._line.rekey(entry)
 
     def restore(self, entry: Entry) -> None:
         """See `Line`."""
@@ -43,6 +53,18 @@ class SwitchedLine:
         """See `Line`."""
         self._line.drop(entry)
 
+    def started(self, entry: Entry) -> None:
+        """See `Line`."""
+        self._running[entry.number] = self._line
+        self._line.started(entry)
+
+    def stopped(self, entry: Entry, *, returns: bool) -> None:
+        """See `Line`."""
+        line = self._running.pop(entry.number)
+        line.stopped(entry, returns=returns)
+        if returns and line is not self._line:
+            self._strangers.add(entry.number)
+
     def in_order(self, now_s: float) -> list[Entry]:
         """See `Line`."""
         return self._line.in_order(now_s)
@@ -50,7 +72,7 @@ class SwitchedLine:
     def switch(self, policy: Policy, now_s: float) -> None:
         """Puts what waits into another policy's order, as if it came now."""
         waiting, self._line = self._line.in_order(now_s), policy.line(self._work)
-        for entry in waiting:
+        for entry in sorted(waiting, key=lambda entry: entry.number):
             entry.stamp += 1
             self._line.add(entry)
 

@@ -23,10 +23,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from ssjf_cli.bench_failure import console, fail
+
 START_TIMEOUT_S: Final = 60.0
 ANSWER_TOKENS: Final = 50_000
-console = Console(stderr=True)
-
 Say = Callable[[str], None]
 
 
@@ -43,7 +43,7 @@ class Options:
     delta_interval_ms: int
 
 
-def command(
+def gateway(
     json_file: Annotated[Path, typer.Option("--json", help="Where the results go.")],
     seconds: Annotated[float, typer.Option(min=0.2, help="For each load.")] = 8.0,
     streams: Annotated[int, typer.Option(min=1, help="Answers streamed at once.")] = 256,
@@ -69,9 +69,7 @@ def command(
         with console.status("") as status:
             results = measure(options, status.update)
     except (StackError, LoadError, OSError) as error:
-        line = f"ssjf bench: {error}"
-        console.print(line, style="red", markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from None
+        fail(str(error))
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     data = provenance(["ssjf", *sys.argv[1:]]) | {"cores": cores} | results

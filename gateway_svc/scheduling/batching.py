@@ -5,10 +5,9 @@ Owns the modes and their rule, the same under every policy. Called by the core.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from heapq import heappop, heappush
 from math import inf
 
 from gateway_svc.scheduling.credits import EngineCredits
@@ -56,20 +55,13 @@ class Company:
     def __init__(self, rule: Batching) -> None:
         self._rule = rule
         self._dynamic = rule.mode is Mode.DYNAMIC
-        # In the order of arrival; those that wait no more are dropped when they come up.
-        self._by_arrival: deque[Entry] = deque()
+        # By number of arrival; those that wait no more are dropped when they come up.
+        self._by_arrival: list[tuple[int, Entry]] = []
 
-    def arrived(self, entry: Entry) -> None:
-        """A job waits behind all others."""
+    def wait(self, entry: Entry) -> None:
+        """A job waits from now on, or again."""
         if self._dynamic:
-            self._by_arrival.append(entry)
-
-    def returned(self, entries: Sequence[Entry]) -> None:
-        """Jobs wait again, before all others."""
-        if self._dynamic:
-            self._by_arrival.extendleft(
-                sorted(entries, key=lambda entry: entry.number, reverse=True)
-            )
+            heappush(self._by_arrival, (entry.number, entry))
 
     def places(self, engine: EngineCredits, queued: int, now_s: float) -> int:
         """How many of `queued` waiting jobs may start on `engine` now."""
@@ -90,6 +82,6 @@ class Company:
 
     def _patience_s(self) -> float:
         waiting = self._by_arrival
-        while waiting and waiting[0].state is not State.WAITING:
-            waiting.popleft()
-        return waiting[0].job.arrival_s + self._rule.max_wait_s if waiting else inf
+        while waiting and waiting[0][1].state is not State.WAITING:
+            heappop(waiting)
+        return waiting[0][1].job.arrival_s + self._rule.max_wait_s if waiting else inf

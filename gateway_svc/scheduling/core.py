@@ -92,7 +92,7 @@ class SchedulingCore:
         entry = Entry(job, self._arrivals, lane, self._prefill_work)
         self._entries[job.job_id] = entry
         self._queue(entry)
-        self._company.arrived(entry)
+        self._company.wait(entry)
         lane.arrive(entry)
         if lane.waiting == 1:
             self._classes.wake(lane, entry.work)
@@ -196,7 +196,6 @@ class SchedulingCore:
         for entry in back:
             self._queue(entry)
             self._return_to_line(entry)
-        self._company.returned(back)
         self._park()
         return Departure(tuple(each.job for each in back), tuple(each.job for each in lost))
 
@@ -352,6 +351,7 @@ class SchedulingCore:
             if each.lane is lane
         ]
         lane.come_back(entry, running)
+        self._company.wait(entry)
         if lane.waiting == 1:
             self._classes.wake(lane, entry.work)
 

@@ -105,6 +105,7 @@ class Lane:
         work.started += entry.work
         self.served += entry.work / self.account.weight
         entry.state = State.RUNNING
+        self.line.started(entry)
         if self.bound is not None:
             self.bound.start(entry)
 
@@ -117,6 +118,7 @@ class Lane:
             work.started -= entry.work
             spent = 0.0
         self.served += (spent - entry.work) / self.account.weight
+        self.line.stopped(entry, returns=returns)
         if self.bound is not None:
             self.bound.end(entry, entry.output_tokens)
             if not returns:

@@ -11,12 +11,13 @@ from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 
 from gateway_svc.scheduling.entry import Entry
+from gateway_svc.scheduling.policy import Line
 
 Key = Callable[[Entry], float]
 Item = tuple[float, int, int, Entry]
 
 
-class KeyedLine:
+class KeyedLine(Line):
     """Smallest key first, ties by arrival. The key is fixed from `add` on."""
 
     __slots__ = ("_heap", "_key", "_stale")
@@ -62,7 +63,7 @@ class KeyedLine:
         return [item[3] for item in sorted(_current(self._heap))]
 
 
-class DueLine:
+class DueLine(Line):
     """Smallest key first, but a job that is due goes before all that are not.
 
     `due` says at which reading of `clock` a job is due; both are read when it is added. Of

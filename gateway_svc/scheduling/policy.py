@@ -17,7 +17,7 @@ from typing import Final, Protocol
 from gateway_svc.scheduling import policies
 from gateway_svc.scheduling.entry import Entry
 
-DEFAULT: Final = "bounded-ssjf"
+DEFAULT: Final = "tail-ssjf"
 """The policy that `default` names: the best trade of mean against tail (docs/scheduling.md)."""
 
 
@@ -43,6 +43,14 @@ class Line(Protocol):
 
     def drop(self, entry: Entry) -> None:
         """A job leaves without having been popped."""
+
+    def started(self, entry: Entry) -> None:
+        """A job that the line no longer holds starts. Most lines need not know."""
+        del entry
+
+    def stopped(self, entry: Entry, *, returns: bool) -> None:
+        """A job that started ends after `entry.output_tokens`; `returns`: it comes again."""
+        del entry, returns
 
     def in_order(self, now_s: float) -> list[Entry]:
         """All jobs in the order in which they would start if nothing else came."""
@@ -83,8 +91,14 @@ class Policy(Protocol):
 class PolicyOptions:
     """What a policy may be built from. Raises ValueError for values out of range."""
 
-    alpha: float = 1.3
-    """Price in tail that is accepted: 1 is FCFS up to a batch, infinity pure SSJF."""
+    alpha: float | None = None
+    """Bound on being overtaken: 1 is FCFS up to a batch, infinity pure SSJF. None takes the
+    policy's own: 1.3 for bounded-ssjf, where it is the price in tail that is accepted."""
+    tail: float = 1.2
+    """tail-ssjf: completion times to aim below, as a multiple of the p99 of first come, first
+    served over the last arrivals."""
+    tail_longest: float = 2.0
+    """tail-ssjf: how many times as long the longest 0.8 % of jobs, by prediction, may take."""
     ageing_s_per_token: float = 0.05
     """ssjf-ageing: a job goes before one that is shorter by a token if it came this much
     earlier."""
@@ -96,8 +110,10 @@ class PolicyOptions:
     """True output tokens by request id; benchmarks only."""
 
     def __post_init__(self) -> None:
-        if not self.alpha >= 1:
+        if self.alpha is not None and not self.alpha >= 1:
             raise ValueError("alpha must be at least 1")
+        if not (self.tail >= 1 and self.tail_longest >= 1):
+            raise ValueError("tail and tail_longest must be at least 1")
         if not self.ageing_s_per_token >= 0 or not self.typical_tokens > 0:
             raise ValueError("ageing_s_per_token >= 0 and typical_tokens > 0 wanted")
 

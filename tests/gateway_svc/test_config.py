@@ -40,7 +40,11 @@ def test_the_predictor_can_be_left_out() -> None:
 @pytest.mark.parametrize(
     ("flag", "value", "says"),
     [
-        ("--policy", "longest", "there are: default, bounded-ssjf, fcfs, hrrn, oracle, ssjf"),
+        (
+            "--policy",
+            "longest",
+            "there are: default, bounded-ssjf, fcfs, hrrn, oracle, ssjf,",
+        ),
         ("--engines", " , ", "at least one host:port"),
         ("--engines", "a:1,b", "'b' is not host:port"),
         ("--engines", "a:1,b:2, a:1", "listed twice"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import REGISTRY
 
+from gateway_svc.scheduling import policy
 from ssjf.gateway.v1 import gateway_pb2
 from tests.gateway_svc.conftest import Rig, Start, ends, until
 from tests.gateway_svc.fakes import FakeEngine, FakePredictor, backwards, foretell
@@ -104,16 +105,16 @@ async def test_predictions_that_order_badly_lose_the_order_to_known_quantities(
     )
     scheduling = (await rig.info()).scheduling
     assert (scheduling.active_policy, scheduling.fallback) == (scheduling.policy, False)
-    assert scheduling.policy == "bounded-ssjf"
+    assert scheduling.policy == policy.DEFAULT
     await finish(rig, 60)
     scheduling = (await rig.info()).scheduling
-    assert (scheduling.policy, scheduling.active_policy) == ("bounded-ssjf", "hrrn")
+    assert (scheduling.policy, scheduling.active_policy) == (policy.DEFAULT, "hrrn")
     assert scheduling.fallback
     assert series("ssjf_gateway_policy_fallback") == 1.0
     predictor.predict = foretell
     await finish(rig, 60)
     scheduling = (await rig.info()).scheduling
-    assert (scheduling.active_policy, scheduling.fallback) == ("bounded-ssjf", False)
+    assert (scheduling.active_policy, scheduling.fallback) == (policy.DEFAULT, False)
     assert series("ssjf_gateway_policy_fallback") == 0.0
 
 

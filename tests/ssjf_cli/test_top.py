@@ -47,7 +47,7 @@ def written(console: Console) -> str:
 
 async def test_one_snapshot_is_printed_for_scripts() -> None:
     out, err = paper(), paper()
-    async with gateway() as address:
+    async with gateway(policy="bounded-ssjf") as address:
         assert await asyncio.to_thread(top.once, address, None, out, err) == 0
     assert f"ssjf {address}  tiny" in written(out)
     assert "bounded-ssjf α 1.3" in written(out)

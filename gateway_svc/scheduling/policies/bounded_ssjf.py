@@ -10,10 +10,13 @@ from __future__ import annotations
 
 from math import isinf
 from operator import attrgetter
+from typing import Final
 
 from gateway_svc.scheduling.entry import Entry
 from gateway_svc.scheduling.lines import DueLine, KeyedLine
 from gateway_svc.scheduling.policy import LaneWork, Line, PolicyOptions, register
+
+DEFAULT_ALPHA: Final = 1.3
 
 
 @register("bounded-ssjf")
@@ -23,7 +26,8 @@ class BoundedSsjf:
     by_length = True
 
     def __init__(self, options: PolicyOptions) -> None:
-        self.alpha: float | None = None if isinf(options.alpha) else options.alpha
+        alpha = DEFAULT_ALPHA if options.alpha is None else options.alpha
+        self.alpha: float | None = None if isinf(alpha) else alpha
 
     def line(self, work: LaneWork) -> Line:
         """The key is the predicted work; the clock is what the lane has started, in tokens."""

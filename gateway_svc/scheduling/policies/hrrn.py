@@ -44,7 +44,7 @@ def _predicted(entry: Entry) -> float:
     return entry.work
 
 
-class _RatioLine:
+class _RatioLine(Line):
     """Heaps of `(number, stamp, entry)`, one for each bucket of service."""
 
     def __init__(self, service: Callable[[Entry], float]) -> None:
