@@ -15,8 +15,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import grpc
-
 from ssjf.engine.v1 import engine_pb2, engine_pb2_grpc, sampling_pb2
 from ssjf.predictor.v1 import predictor_pb2, predictor_pb2_grpc
 from ssjf.wire import errors, server
@@ -385,22 +383,3 @@ async def serving(fake: FakeEngine | FakePredictor) -> AsyncIterator[str]:
         yield listening.address
     finally:
         await listening.server.stop(grace=0)
-
-
-@asynccontextmanager
-async def serving_nonsense(method: str) -> AsyncIterator[str]:
-    """A server whose unary `method` (/package.Service/Method) answers with no message at all."""
-
-    async def answer(_request: bytes, _context: Any) -> bytes:
-        return b"\xff\xff\xff\xff"
-
-    service, name = method.strip("/").split("/")
-    handlers: dict[str, Any] = {name: grpc.unary_unary_rpc_method_handler(answer)}
-    running = grpc.aio.server()
-    running.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
-    port = running.add_insecure_port("127.0.0.1:0")
-    await running.start()
-    try:
-        yield f"127.0.0.1:{port}"
-    finally:
-        await running.stop(None)

@@ -10,7 +10,8 @@ import pytest
 from ssjf.gateway.v1 import gateway_pb2
 from ssjf.wire import errors
 from tests.gateway_svc.conftest import Rig, Start, ends, until
-from tests.gateway_svc.fakes import FakeEngine, FakePredictor, serving_nonsense
+from tests.gateway_svc.fakes import FakeEngine, FakePredictor
+from tests.gateway_svc.nonsense import serving_nonsense
 
 PRIOR = 77.0
 NOWHERE = "127.0.0.1:1"  # a privileged port on which nothing listens
