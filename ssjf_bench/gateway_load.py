@@ -26,6 +26,7 @@ from ssjf_bench.proc import cpu_s, resident_bytes
 START_TIMEOUT_S: Final = 120.0
 SETTLE_S: Final = 2.0
 STREAMS_A_CONNECTION: Final = 1000
+OPENED_AT_ONCE: Final = 500
 PROMPT_TOKENS: Final = 64
 
 _barrier: threading.Barrier | None = None
@@ -246,11 +247,17 @@ class _Holder:
             for _ in range(-(-self._streams // STREAMS_A_CONNECTION))
         ]
         stubs: list[Any] = [gateway_pb2_grpc.GatewayServiceStub(each) for each in channels]
+        for each in channels:
+            await asyncio.wait_for(each.channel_ready(), START_TIMEOUT_S)
         await _all_here()
         start_s = time.perf_counter()
         request = _request(self._load.answer_tokens, 0)
-        calls = [stubs[number % len(stubs)].Generate(request) for number in range(self._streams)]
-        await asyncio.gather(*(_until_queued(call) for call in calls))
+        calls: list[Any] = []
+        while len(calls) < self._streams:
+            count = min(OPENED_AT_ONCE, self._streams - len(calls))
+            opened = [stubs[number % len(stubs)].Generate(request) for number in range(count)]
+            await asyncio.gather(*(_until_queued(call) for call in opened))
+            calls += opened
         open_s = time.perf_counter() - start_s
         await _all_here()
         held_bytes = resident_bytes(self._load.gateway_pid)

@@ -17,7 +17,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from ssjf_cli import bench_frontier, bench_gateway, bench_sim
+from ssjf_cli import bench_frontier, bench_gateway, bench_scheduler, bench_sim
 from ssjf_cli.bench_failure import console, fail
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True)
 app.command()(bench_sim.sim)
+app.command()(bench_scheduler.scheduler)
 app.command()(bench_frontier.frontier)
 app.command()(bench_gateway.gateway)
 MIN_WIDTH = 128

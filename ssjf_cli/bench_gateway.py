@@ -27,6 +27,7 @@ from ssjf_cli.bench_failure import console, fail
 
 START_TIMEOUT_S: Final = 60.0
 ANSWER_TOKENS: Final = 50_000
+OVERHEAD_STEP_MS: Final = 2.0
 Say = Callable[[str], None]
 
 
@@ -94,7 +95,7 @@ def measure(options: Options, say: Say) -> dict[str, Any]:
 def _overhead(options: Options) -> dict[str, Any]:
     from ssjf_bench import gateway_overhead
 
-    with _engine(step_ms=0.0) as engine:
+    with _engine(step_ms=OVERHEAD_STEP_MS) as engine:
         direct = asyncio.run(gateway_overhead.direct(engine, options.requests))
         with _gateway(engine) as (address, _):
             through = asyncio.run(gateway_overhead.through_gateway(address, options.requests))

@@ -7,22 +7,20 @@ one task; by the simulator in virtual time.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from gateway_svc.scheduling import admission, invariants
-from gateway_svc.scheduling.batching import Batching, Company
+from gateway_svc.scheduling.batching import Batching
+from gateway_svc.scheduling.book import Book
 from gateway_svc.scheduling.cost import StepModel
 from gateway_svc.scheduling.credits import EngineCredits, Room
 from gateway_svc.scheduling.entry import Entry, State
-from gateway_svc.scheduling.expiries import Expiries, Expiry
+from gateway_svc.scheduling.expiries import Expiry
 from gateway_svc.scheduling.job import Job
-from gateway_svc.scheduling.lane import Lane
 from gateway_svc.scheduling.picker import Picker
 from gateway_svc.scheduling.policy import Policy
-from gateway_svc.scheduling.quota import Account, Limits, Tenant
-from gateway_svc.scheduling.shares import Classes
+from gateway_svc.scheduling.quota import UNLIMITED, Limits, Tenant
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,49 +59,27 @@ class SchedulingCore:
     ) -> None:
         self._policy = policy
         self._limits = limits or Limits()
-        self._batching = batching or Batching()
         self._step_model = step_model or StepModel()
-        self._prefill_work = self._step_model.prefill_work
-        self._slack_tokens = self._batching.places * self._limits.longest_answer_tokens
-        self._total = Account(self._limits, None)
-        self._accounts = {each.name: Account(each, each.name, each.weight) for each in tenants}
-        self._lanes: dict[tuple[str, int], Lane] = {}
-        self._classes = Classes(self._limits.class_shares)
-        self._entries: dict[int, Entry] = {}
         self._engines: dict[str, EngineCredits] = {}
-        self._largest = sys.maxsize  # KV tokens of the largest job that an engine here can hold
-        self._expiries = Expiries(self._limits.queue_timeout_s)
-        self._dropped: dict[int, tuple[Job, Expiry]] = {}
-        self._company = Company(self._batching)
-        self._arrivals = 0
-        self._parked = 0
+        self._book = Book(
+            policy,
+            self._limits,
+            batching or Batching(),
+            tenants,
+            self._step_model.prefill_work,
+        )
 
     # Jobs -------------------------------------------------------------------
 
     def submit(self, job: Job) -> None:
         """Queues a new job. Raises CoreFull at a limit, ValueError for an id in use."""
-        if job.job_id in self._entries or job.job_id in self._dropped:
-            raise ValueError(f"job {job.job_id} is already here")
-        lane = self._lanes.get((job.tenant, job.priority)) or self._open_lane(job)
-        tokens = job.prompt_tokens + job.max_tokens
-        self._total.admit(tokens)
-        lane.account.admit(tokens)
-        self._arrivals += 1
-        entry = Entry(job, self._arrivals, lane, self._prefill_work)
-        self._entries[job.job_id] = entry
-        self._queue(entry)
-        self._company.wait(entry)
-        lane.arrive(entry)
-        if lane.waiting == 1:
-            self._classes.wake(lane, entry.work)
-        if entry.kv_tokens > self._largest:
-            self._leave_line(entry, State.PARKED)
+        self._book.add(job)
 
     def reprice(
         self, job_id: int, predicted_tokens: float, predicted_p90_tokens: float | None = None
     ) -> bool:
         """Re-keys a waiting job under a new prediction; False where it no longer waits."""
-        entry = self._entries.get(job_id)
+        entry = self._book.entries.get(job_id)
         if entry is None or entry.state is State.RUNNING:
             return False
         entry.job = replace(
@@ -121,21 +97,21 @@ class SchedulingCore:
 
         The engine's place is free again when the engine says so.
         """
-        entry = self._entries.pop(job_id, None)
+        entry = self._book.entries.get(job_id)
         if entry is None:
-            self._dropped.pop(job_id, None)
+            self._book.dropped.pop(job_id, None)
             return None
         if entry.state is State.RUNNING:
-            self._stop(entry)
+            self._end(entry)
             return entry.engine_id
-        self._unqueue(entry)
+        self._book.remove(entry)
         return None
 
     def expire(self, now_s: float) -> list[tuple[Job, Expiry]]:
         """Drops the waiting jobs whose deadline or queue time-out has passed. Never promotes."""
-        self._sweep(now_s)
-        dropped = list(self._dropped.values())
-        self._dropped.clear()
+        self._book.sweep(now_s)
+        dropped = list(self._book.dropped.values())
+        self._book.dropped.clear()
         return dropped
 
     def progress(self, job_id: int, output_tokens: int) -> None:
@@ -143,14 +119,14 @@ class SchedulingCore:
 
         With the first one it cannot silently start again elsewhere.
         """
-        entry = self._entries.get(job_id)
-        if entry is not None and entry.state is State.RUNNING:
+        entry = self._running(job_id)
+        if entry is not None:
             entry.output_tokens = output_tokens
 
     def has_output(self, job_id: int) -> None:
         """The job's client has got output, no matter how much."""
-        entry = self._entries.get(job_id)
-        if entry is not None and entry.state is State.RUNNING:
+        entry = self._running(job_id)
+        if entry is not None:
             entry.output_tokens = max(1, entry.output_tokens)
 
     def finished(self, job_id: int, output_tokens: int) -> None:
@@ -158,15 +134,14 @@ class SchedulingCore:
 
         Its place is free when the engine says so.
         """
-        entry = self._entries.get(job_id)
-        if entry is not None and entry.state is State.RUNNING:
-            del self._entries[job_id]
+        entry = self._running(job_id)
+        if entry is not None:
             entry.output_tokens = output_tokens
-            self._stop(entry)
+            self._end(entry)
 
     # Engines ----------------------------------------------------------------
 
-    def join(self, engine_id: str, room: Room, max_job_tokens: int = sys.maxsize) -> None:
+    def join(self, engine_id: str, room: Room, max_job_tokens: int = UNLIMITED) -> None:
         """An engine is there, with `room` free. Raises ValueError where it already is.
 
         Jobs of more than `max_job_tokens` KV tokens are left to other engines; a job that no
@@ -187,15 +162,10 @@ class SchedulingCore:
         gone = list(engine.running.values()) if engine else []
         lost = [entry for entry in gone if entry.output_tokens]
         back = [entry for entry in gone if not entry.output_tokens]
-        for entry in gone:
-            self._uncount_running(entry)
-            entry.lane.stop(entry, returns=not entry.output_tokens)
-            self._classes.settled(entry.lane)
         for entry in lost:
-            del self._entries[entry.job_id]
-        for entry in back:
-            self._queue(entry)
-            self._return_to_line(entry)
+            self._book.end(entry)
+        self._book.interrupt(back)
+        self._book.resume(back)
         self._park()
         return Departure(tuple(each.job for each in back), tuple(each.job for each in lost))
 
@@ -205,17 +175,22 @@ class SchedulingCore:
         A job that only has to wait for KV tokens to become free is passed by smaller ones
         behind it, `max_passes` times at most. Expired jobs do not start: `expire` tells them.
         """
-        engine = self._engines[engine_id]
-        self._sweep(now_s)
-        places = self._places(engine, now_s)
+        engine, book = self._engines[engine_id], self._book
+        book.sweep(now_s)
+        waiting = book.total.queued - book.parked
+        if not waiting:
+            return None
+        places = min(book.company.places(engine, waiting, now_s), book.total.may_run)
         if places <= 0:
             return None
-        room_tokens = engine.kv_tokens
-        picker = Picker(self._classes, room_tokens, engine.largest, self._limits.max_passes, now_s)
+        room_tokens, max_passes = engine.kv_tokens, self._limits.max_passes
+        picker = Picker(book.classes, room_tokens, engine.largest, max_passes, now_s)
         chosen: list[Job] = []
         reserved_tokens = 0
         while len(chosen) < places and (entry := picker.pick()) is not None:
-            self._start(entry, engine_id, engine)
+            book.start(entry)
+            entry.engine_id = engine_id
+            engine.running[entry.job_id] = entry
             chosen.append(entry.job)
             reserved_tokens += entry.kv_tokens
         picker.close()
@@ -225,32 +200,28 @@ class SchedulingCore:
 
     def set_tenants(self, tenants: Sequence[Tenant]) -> None:
         """Takes other weights and limits. Those that are not listed any more have none."""
-        listed = {each.name: each for each in tenants}
-        for name in self._accounts.keys() | listed.keys():
-            tenant = listed.get(name, Tenant(name))
-            account = self._accounts.setdefault(name, Account(tenant, name))
-            account.limits, account.weight = tenant, tenant.weight
+        self._book.set_tenants(tenants)
 
     # Questions --------------------------------------------------------------
 
     @property
     def waiting_count(self) -> int:
         """Jobs in the queue."""
-        return self._total.queued
+        return self._book.total.queued
 
     @property
     def running_count(self) -> int:
         """Jobs at engines."""
-        return self._total.running
+        return self._book.total.running
 
     @property
     def bound_violations(self) -> int:
         """Jobs that were overtaken by more work than the policy's bound allows."""
-        return sum(lane.bound.violations for lane in self._lanes.values() if lane.bound)
+        return sum(lane.bound.violations for lane in self._book.lanes.values() if lane.bound)
 
     def next_expiry_s(self) -> float:
         """When `expire` may next have something to do; infinite where never."""
-        return -float("inf") if self._dropped else self._expiries.next_s()
+        return -float("inf") if self._book.dropped else self._book.expiries.next_s()
 
     def next_wake_s(self, now_s: float) -> float:
         """When the core next wants to be asked, with nothing else happening; infinite: never.
@@ -258,19 +229,19 @@ class SchedulingCore:
         `expire` then has something to do, or a dynamic batch has waited long enough.
         """
         idle = any(each.sequences and not each.running for each in self._engines.values())
-        patience_s = self._company.patience_ends_s(now_s) if idle else float("inf")
+        patience_s = self._book.company.patience_ends_s(now_s) if idle else float("inf")
         return max(now_s, min(self.next_expiry_s(), patience_s))
 
     def engine_of(self, job_id: int) -> str | None:
         """The engine that runs the job; None where it waits or is unknown."""
-        entry = self._entries.get(job_id)
-        return entry.engine_id if entry is not None and entry.state is State.RUNNING else None
+        entry = self._running(job_id)
+        return None if entry is None else entry.engine_id
 
     def waiting(self, now_s: float = 0.0) -> list[Job]:
         """The waiting jobs, class by class and tenant by tenant, as they would start now."""
-        lanes = sorted(self._lanes.values(), key=lambda lane: (lane.priority, lane.served))
+        lanes = sorted(self._book.lanes.values(), key=lambda lane: (lane.priority, lane.served))
         ordered = [entry.job for lane in lanes for entry in lane.line.in_order(now_s)]
-        parked = [each.job for each in self._entries.values() if each.state is State.PARKED]
+        parked = [each.job for each in self._book.entries.values() if each.state is State.PARKED]
         return ordered + parked
 
     def running(self) -> list[tuple[Job, str]]:
@@ -282,7 +253,7 @@ class SchedulingCore:
 
     def turn(self) -> tuple[int, str] | None:
         """The class and tenant that the next job is taken from; None where none may start."""
-        lane = self._classes.choose()
+        lane = self._book.classes.choose()
         return None if lane is None else (lane.priority, lane.account.tenant or "")
 
     def predicted_wait_s(self, job: Job, tokens_per_s: float) -> float:
@@ -292,7 +263,7 @@ class SchedulingCore:
         """
         work = self._step_model.work_tokens(job, job.expected_output_tokens)
         by_length = self._policy.by_length
-        return admission.work_ahead(self._lanes.values(), job, work, by_length) / tokens_per_s
+        return admission.work_ahead(self._book.lanes.values(), job, work, by_length) / tokens_per_s
 
     def can_meet(self, job: Job, now_s: float, tokens_per_s: float) -> bool:
         """Whether `job`, queued now, is predicted to end before its deadline."""
@@ -302,108 +273,23 @@ class SchedulingCore:
 
     def lanes(self) -> list[admission.LaneView]:
         """What each tenant has waiting and running in each class."""
-        return [admission.view(lane) for lane in self._lanes.values()]
+        return [admission.view(lane) for lane in self._book.lanes.values()]
 
     def check(self) -> None:
         """Raises BrokenInvariant where one does not hold."""
-        invariants.check(
-            self._entries, self._lanes.values(), self._engines, self._expiries, self._total
-        )
+        invariants.check(self._book, self._engines)
 
     # Inside -----------------------------------------------------------------
 
-    def _open_lane(self, job: Job) -> Lane:
-        account = self._accounts.get(job.tenant)
-        if account is None:
-            account = self._accounts[job.tenant] = Account(Tenant(job.tenant), job.tenant)
-        lane = Lane(len(self._lanes), int(job.priority), account, self._policy, self._slack_tokens)
-        self._lanes[job.tenant, job.priority] = lane
-        return lane
+    def _running(self, job_id: int) -> Entry | None:
+        entry = self._book.entries.get(job_id)
+        return entry if entry is not None and entry.state is State.RUNNING else None
 
-    def _queue(self, entry: Entry) -> None:
-        """Counts a job that waits from now on."""
-        tokens = entry.job.prompt_tokens + entry.max_tokens
-        self._total.wait(tokens)
-        entry.lane.account.wait(tokens)
-        self._expiries.watch(entry, self._total.queued)
-
-    def _unqueue(self, entry: Entry) -> None:
-        """A job that waits is forgotten."""
-        self._uncount_waiting(entry)
-        if entry.state is State.PARKED:
-            self._parked -= 1
-            entry.lane.forget(entry)
-        else:
-            self._leave_line(entry, State.GONE)
-
-    def _leave_line(self, entry: Entry, state: State) -> None:
-        self._parked += state is State.PARKED
-        entry.lane.withdraw(entry, state)
-        self._classes.left(entry.lane)
-
-    def _return_to_line(self, entry: Entry) -> None:
-        lane = entry.lane
-        self._parked -= entry.state is State.PARKED
-        running = [
-            each
-            for engine in self._engines.values()
-            for each in engine.running.values()
-            if each.lane is lane
-        ]
-        lane.come_back(entry, running)
-        self._company.wait(entry)
-        if lane.waiting == 1:
-            self._classes.wake(lane, entry.work)
-
-    def _start(self, entry: Entry, engine_id: str, engine: EngineCredits) -> None:
-        lane = entry.lane
-        self._uncount_waiting(entry)
-        self._total.running += 1
-        lane.account.running += 1
-        lane.start(entry)
-        self._classes.started(lane, entry.work)
-        entry.passes = 0
-        entry.engine_id = engine_id
-        engine.running[entry.job_id] = entry
-
-    def _stop(self, entry: Entry) -> None:
+    def _end(self, entry: Entry) -> None:
         """A running job ends for good."""
         del self._engines[entry.engine_id].running[entry.job_id]
-        self._uncount_running(entry)
-        entry.lane.stop(entry)
-        self._classes.settled(entry.lane)
-
-    def _uncount_waiting(self, entry: Entry) -> None:
-        tokens = entry.job.prompt_tokens + entry.max_tokens
-        self._total.unwait(tokens)
-        entry.lane.account.unwait(tokens)
-
-    def _uncount_running(self, entry: Entry) -> None:
-        self._total.running -= 1
-        entry.lane.account.running -= 1
-
-    def _sweep(self, now_s: float) -> None:
-        """Takes expired jobs out of the queue; they wait for `expire` to be told."""
-        while (entry := self._expiries.pop(now_s)) is not None:
-            del self._entries[entry.job_id]
-            self._unqueue(entry)
-            self._dropped[entry.job_id] = (entry.job, self._expiries.why(entry, now_s))
-
-    def _places(self, engine: EngineCredits, now_s: float) -> int:
-        """Jobs that may start on this engine now."""
-        waiting = self._total.queued - self._parked
-        if not waiting:
-            return 0
-        return min(self._company.places(engine, waiting, now_s), self._total.may_run)
+        self._book.end(entry)
 
     def _park(self) -> None:
-        """Sets aside what no engine here can hold, and takes back what one can again."""
-        largest = max((each.largest for each in self._engines.values()), default=sys.maxsize)
-        if largest == self._largest:
-            return
-        self._largest = largest
-        for entry in list(self._entries.values()):
-            if entry.state is State.WAITING and entry.kv_tokens > largest:
-                self._leave_line(entry, State.PARKED)
-            elif entry.state is State.PARKED and entry.kv_tokens <= largest:
-                self._return_to_line(entry)
+        """Sets aside what no engine here can hold; with none here, nothing."""
+        self._book.park(max((each.largest for each in self._engines.values()), default=UNLIMITED))

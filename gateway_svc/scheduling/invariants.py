@@ -6,13 +6,13 @@ Reads, changes nothing. Called by `SchedulingCore.check`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
+from gateway_svc.scheduling.book import Book
 from gateway_svc.scheduling.credits import EngineCredits
 from gateway_svc.scheduling.entry import Entry, State
 from gateway_svc.scheduling.expiries import Expiries
 from gateway_svc.scheduling.lane import Lane
-from gateway_svc.scheduling.quota import Account
 
 ROUNDING = 1e-6
 
@@ -21,22 +21,18 @@ class BrokenInvariant(Exception):
     """The core contradicts itself: a bug."""
 
 
-def check(
-    entries: Mapping[int, Entry],
-    lanes: Iterable[Lane],
-    engines: Mapping[str, EngineCredits],
-    expiries: Expiries,
-    total: Account,
-) -> None:
+def check(book: Book, engines: Mapping[str, EngineCredits]) -> None:
     """Raises BrokenInvariant for the first that does not hold."""
-    states = Counter(entry.state for entry in entries.values())
+    entries, total = book.entries.values(), book.total
+    states = Counter(entry.state for entry in entries)
     waiting = states[State.WAITING] + states[State.PARKED]
-    if (total.queued, total.running) != (waiting, states[State.RUNNING]) or states[State.GONE]:
+    counted = (total.queued, total.running, book.parked)
+    if counted != (waiting, states[State.RUNNING], states[State.PARKED]) or states[State.GONE]:
         raise BrokenInvariant("the counts are not those of the jobs")
-    for entry in entries.values():
-        _check_entry(entry, engines, expiries)
-    for lane in lanes:
-        _check_lane(lane, [entry for entry in entries.values() if entry.lane is lane])
+    for entry in entries:
+        _check_entry(entry, engines, book.expiries)
+    for lane in book.lanes.values():
+        _check_lane(lane, [entry for entry in entries if entry.lane is lane])
 
 
 def _check_entry(entry: Entry, engines: Mapping[str, EngineCredits], expiries: Expiries) -> None:

@@ -284,12 +284,12 @@ def test_what_leaves_the_queue_leaves_no_trace_behind_a_job_that_waits_on() -> N
         core.cancel(number)
     core.check()
     assert core.waiting_count == 1
-    (lane,) = core._lanes.values()
+    (lane,) = core._book.lanes.values()
     assert isinstance(lane.line, KeyedLine)
-    assert len(lane.line._heap) + len(core._expiries._heap) < 500
+    assert len(lane.line._heap) + len(core._book.expiries._heap) < 500
 
 
-@pytest.mark.parametrize("loss", ["_heap", "_engines", "_entries"])
+@pytest.mark.parametrize("loss", ["_heap", "_engines", "entries"])
 def test_check_notices_what_is_broken(loss: str) -> None:
     core = core_of(queue_timeout_s=10.0)
     core.join(ENGINE, Room(1, 100_000))
@@ -297,7 +297,8 @@ def test_check_notices_what_is_broken(loss: str) -> None:
     core.submit(job(2))
     core.next_batch(ENGINE, 3.0)
     core.check()
-    (lane,) = core._lanes.values()
-    getattr(lane.line if loss == "_heap" else core, loss).clear()
+    (lane,) = core._book.lanes.values()
+    owner = {"_heap": lane.line, "_engines": core, "entries": core._book}[loss]
+    getattr(owner, loss).clear()
     with pytest.raises(BrokenInvariant):
         core.check()

@@ -15,32 +15,18 @@ from hypothesis.stateful import (
     rule,
 )
 
-from gateway_svc.scheduling import policy
 from gateway_svc.scheduling.batching import Batching, Mode
 from gateway_svc.scheduling.core import SchedulingCore
 from gateway_svc.scheduling.cost import StepModel
 from gateway_svc.scheduling.credits import Room
 from gateway_svc.scheduling.job import Job, Priority
-from gateway_svc.scheduling.lines import KeyedLine
-from gateway_svc.scheduling.policy import LaneWork, Line, PolicyOptions
+from gateway_svc.scheduling.policy import PolicyOptions
 from gateway_svc.scheduling.quota import CoreFull, Limits, Tenant
+from tests.gateway_svc.scheduling.exploration import made
 from tests.gateway_svc.scheduling.jobs import ids
 from tests.gateway_svc.scheduling.reference import PREFILL, Known, Reference
 
 ALPHA = 1.5
-
-
-class BoundedLifo:
-    """Last come, first served: all that stands against it is the bound."""
-
-    by_length = False
-
-    def __init__(self, options: PolicyOptions) -> None:
-        self.alpha = options.alpha
-
-    def line(self, work: LaneWork) -> Line:
-        del work
-        return KeyedLine(lambda entry: -entry.number)
 
 
 TENANTS = [
@@ -77,6 +63,7 @@ class CoreMachine(RuleBasedStateMachine):
         mode=st.sampled_from(Mode),
         longest=st.sampled_from([1, 5, 20, 60]),
         max_running=st.sampled_from([2, 100]),
+        max_batch=st.sampled_from([1, 2, 4, 4]),
         max_passes=st.sampled_from([0, 1, 3]),
         seconds=st.sampled_from([0.0, 4.0]),
         shares=st.sampled_from([(0.0, 0.0, 0.0), (0.0, 0.25, 0.125)]),
@@ -88,6 +75,7 @@ class CoreMachine(RuleBasedStateMachine):
         mode: Mode,
         longest: int,
         max_running: int,
+        max_batch: int,
         max_passes: int,
         seconds: float,
         shares: tuple[float, float, float],
@@ -102,10 +90,14 @@ class CoreMachine(RuleBasedStateMachine):
             longest_answer_tokens=longest,
             class_shares=shares,
         )
-        batching = Batching(mode, max_batch=2 if max_running == 2 else 4, max_wait_s=seconds)
-        options = PolicyOptions(alpha=ALPHA)
-        made = BoundedLifo(options) if name == "lifo" else policy.create(name, options)
-        self.core = SchedulingCore(made, limits, batching, TENANTS, StepModel(PREFILL, 1.0))
+        batching = Batching(mode, max_batch=max_batch, max_wait_s=seconds)
+        self.core = SchedulingCore(
+            made(name, PolicyOptions(alpha=ALPHA)),
+            limits,
+            batching,
+            TENANTS,
+            StepModel(PREFILL, 1.0),
+        )
         self.reference = Reference(name, ALPHA, limits, batching, TENANTS)
         self.one_lane = one_lane
         self.now_s = 0.0
@@ -119,7 +111,7 @@ class CoreMachine(RuleBasedStateMachine):
     @rule(
         prompt=st.sampled_from([8, 40]),
         cached=st.sampled_from([0, 8]),
-        lengths=st.sampled_from(LENGTHS),
+        burst=st.lists(st.sampled_from(LENGTHS), min_size=1, max_size=4),
         priority=st.sampled_from([*Priority, Priority.STANDARD, Priority.STANDARD]),
         tenant=st.sampled_from(["heavy", "light", "other", "other"]),
         patience_s=st.sampled_from([1.0, 1e9, 1e9, 1e9]),
@@ -129,27 +121,30 @@ class CoreMachine(RuleBasedStateMachine):
         self,
         prompt: int,
         cached: int,
-        lengths: tuple[int, float],
+        burst: list[tuple[int, float]],
         priority: Priority,
         tenant: str,
         patience_s: float,
         reserved: int | None,
     ) -> None:
-        self.submitted += 1
-        number = self.submitted
-        job = Job(
-            job_id=number,
-            request_id=f"r{number}",
-            arrival_s=self.now_s,
-            prompt_tokens=prompt,
-            max_tokens=lengths[0],
-            predicted_tokens=lengths[1],
-            priority=Priority.STANDARD if self.one_lane else priority,
-            deadline_s=self.now_s + patience_s,
-            tenant="other" if self.one_lane else tenant,
-            cached_prompt_tokens=cached,
-            reserved_kv_tokens=reserved,
-        )
+        for max_tokens, predicted_tokens in burst:
+            self.submitted += 1
+            job = Job(
+                job_id=self.submitted,
+                request_id=f"r{self.submitted}",
+                arrival_s=self.now_s,
+                prompt_tokens=prompt,
+                max_tokens=max_tokens,
+                predicted_tokens=predicted_tokens,
+                priority=Priority.STANDARD if self.one_lane else priority,
+                deadline_s=self.now_s + patience_s,
+                tenant="other" if self.one_lane else tenant,
+                cached_prompt_tokens=cached,
+                reserved_kv_tokens=reserved,
+            )
+            self.offer(job)
+
+    def offer(self, job: Job) -> None:
         refused = self.reference.refuses(job)
         if refused is not None:
             with pytest.raises(CoreFull) as full:
@@ -316,7 +311,7 @@ def place(known: list[Known]) -> tuple[str, int] | None:
 
 TestCoreMachine = CoreMachine.TestCase
 TestCoreMachine.settings = settings(
-    max_examples=420,
+    max_examples=700,
     stateful_step_count=50,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
