@@ -79,7 +79,9 @@ def assemble(settings: GatewaySettings, engines_changed: Callable[[], None]) -> 
         settings.max_running or UNLIMITED,
         time.monotonic,
     )
-    snapshots = Snapshots(settings, dispatcher, fleet, predictor, tenants, experience, watch)
+    snapshots = Snapshots(
+        settings, dispatcher, fleet, predictor, tenants, experience, watch, time.monotonic
+    )
     parts = Parts(admission, dispatcher, fleet, predictor, prior, snapshots, tenants)
     service = GatewayService(settings, parts)
     return Assembled(service, admission, dispatcher, fleet, predictor, tenants, experience, watch)

@@ -120,7 +120,7 @@ class GatewayService(gateway_pb2_grpc.GatewayServiceServicer):
         """A snapshot of the queue."""
         del context
         auth.require_admin()
-        return self._parts.snapshots.queue(translate.max_entries(request), self._clock())
+        return self._parts.snapshots.queue(translate.max_entries(request))
 
     async def WatchQueue(  # type: ignore[override]  # noqa: N802  # a coroutine that writes
         self, request: gateway_pb2.WatchQueueRequest, context: Context
@@ -131,7 +131,7 @@ class GatewayService(gateway_pb2_grpc.GatewayServiceServicer):
         most = translate.max_entries(request)
         async with guarded_writer(context, self._settings.stall_timeout_s) as writer:
             while True:
-                queue = self._parts.snapshots.queue(most, self._clock())
+                queue = self._parts.snapshots.queue(most)
                 await writer.write(gateway_pb2.WatchQueueResponse(queue=queue))
                 await asyncio.sleep(interval_s)
 
