@@ -34,6 +34,8 @@ class Doors:
     """Requests that may wait or be on their way to."""
     refuse_hopeless: bool
     """Whether a deadline that cannot be met is refused at once."""
+    whole_batches: bool = False
+    """Whether even a free place is no start: a batch waits for company and runs as a whole."""
 
 
 class Admission:
@@ -75,7 +77,9 @@ class Admission:
     def place_is_free(self) -> bool:
         """Whether a request that comes now would start at once: then it needs no prediction."""
         core = self._dispatcher.core
-        return core.waiting_count == 0 and self.preparing <= self._dispatcher.free_places
+        if self._doors.whole_batches or core.waiting_count:
+            return False
+        return self.preparing <= self._dispatcher.free_places
 
     @property
     def preparing(self) -> int:

@@ -70,7 +70,8 @@ def assemble(settings: GatewaySettings, engines_changed: Callable[[], None]) -> 
     fleet = Fleet(settings.engine_addresses, dispatcher, _link_batching(settings))
     address = settings.predictor_address
     predictor = PredictorClient(address, settings.prediction_timeout_s) if address else None
-    admission = Admission(Doors(settings.max_queued, settings.refuse_hopeless), dispatcher)
+    doors = Doors(settings.max_queued, settings.refuse_hopeless, settings.batching == "dynamic")
+    admission = Admission(doors, dispatcher)
     watch = Watch(
         dispatcher,
         fleet,

@@ -25,7 +25,6 @@ from gateway_svc.waits import LengthBucket
 from gateway_svc.watch import Watch
 from ssjf.gateway.v1 import gateway_pb2
 
-
 LONG: Final = 1000
 REST: Final = 9.0
 """A snapshot of a queue of ten thousand takes tens of milliseconds. Where more than LONG

@@ -65,6 +65,10 @@ class Delivered:
     """CPU seconds a second of each client; near 1 it is the client that is measured."""
     gateway_cores: float
     """The same of the gateway."""
+    gateway_us_a_message: float
+    """CPU time of the gateway, in microseconds."""
+    gateway_us_a_token: float
+    """The same by tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +99,16 @@ def stream(address: str, load: Load) -> Delivered:
     counted = _in_processes(_stream_client, address, load, load.clients)
     messages = sum(each.messages for each in counted)
     tokens = sum(each.tokens for each in counted)
+    gateway_cores = counted[0].gateway_cores
+    gateway_us = gateway_cores * load.seconds * 1e6
     return Delivered(
-        messages / load.seconds,
-        tokens / load.seconds,
-        tokens / max(1, messages),
-        tuple(each.cores for each in counted),
-        counted[0].gateway_cores,
+        messages_per_s=messages / load.seconds,
+        tokens_per_s=tokens / load.seconds,
+        tokens_a_message=tokens / max(1, messages),
+        client_cores=tuple(each.cores for each in counted),
+        gateway_cores=gateway_cores,
+        gateway_us_a_message=gateway_us / max(1, messages),
+        gateway_us_a_token=gateway_us / max(1, tokens),
     )
 
 

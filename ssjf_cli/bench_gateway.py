@@ -186,6 +186,8 @@ def table(results: Mapping[str, Any]) -> Table:
         made.add_row(f"{label}: tokens", f"{found['tokens_per_s']:,.0f} /s")
         cores = f"{found['gateway_cores']:.2f}; {max(found['client_cores']):.2f}"
         made.add_row(f"{label}: cores of gateway; busiest client", cores)
+        spent = f"{found['gateway_us_a_message']:.1f}; {found['gateway_us_a_token']:.1f} µs"
+        made.add_row(f"{label}: gateway's CPU a message; a token", spent)
     if held := results.get("queued"):
         resident = f"{held['resident_bytes'] / 2**20:,.0f} MiB"
         made.add_row(f"resident with {held['streams']:,} queued", resident)

@@ -37,8 +37,13 @@ GATEWAY_PORT, PREDICTOR_PORT, ENGINE_PORT = 50051, 50052, 50053
 class PolicyName(StrEnum):
     """Policies that `ssjf up` offers."""
 
+    default = "default"
     fcfs = "fcfs"
     ssjf = "ssjf"
+    bounded_ssjf = "bounded-ssjf"
+    tail_ssjf = "tail-ssjf"
+    ssjf_ageing = "ssjf-ageing"
+    hrrn = "hrrn"
 
 
 class PriorityName(StrEnum):
@@ -55,7 +60,7 @@ def up(
     port: Annotated[int, typer.Option(help="The gateway's port; 0: any.")] = GATEWAY_PORT,
     predictor_port: Annotated[int, typer.Option(help="0: any.")] = PREDICTOR_PORT,
     engine_port: Annotated[int, typer.Option(help="0: any.")] = ENGINE_PORT,
-    policy: Annotated[PolicyName, typer.Option(help="Order of the queue.")] = PolicyName.ssjf,
+    policy: Annotated[PolicyName, typer.Option(help="Order of the queue.")] = PolicyName.default,
     model: Annotated[
         str | None, typer.Option(help="Hugging Face directory; by default the embedded model.")
     ] = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from prometheus_client import REGISTRY
 
 from gateway_svc.scheduling import policy
@@ -97,7 +98,7 @@ async def test_answers_that_were_cut_off_do_not_count(start: Start) -> None:
 
 
 async def test_predictions_that_order_badly_lose_the_order_to_known_quantities(
-    start: Start,
+    start: Start, capfd: pytest.CaptureFixture[str]
 ) -> None:
     engine, predictor = FakeEngine(places=8), FakePredictor(predict=backwards)
     rig = await start(
@@ -111,6 +112,8 @@ async def test_predictions_that_order_badly_lose_the_order_to_known_quantities(
     assert (scheduling.policy, scheduling.active_policy) == (policy.DEFAULT, "hrrn")
     assert scheduling.fallback
     assert series("ssjf_gateway_policy_fallback") == 1.0
+    logged = capfd.readouterr()
+    assert "predictions order too badly" in logged.out + logged.err
     predictor.predict = foretell
     await finish(rig, 60)
     scheduling = (await rig.info()).scheduling
@@ -144,3 +147,16 @@ async def test_a_policy_without_predictions_has_nothing_to_fall_back_from(start:
     scheduling = (await rig.info()).scheduling
     assert (scheduling.active_policy, scheduling.fallback) == ("fcfs", False)
     assert (await rig.info()).predictor.quality.tau_b == -1.0
+
+
+async def test_a_batch_that_runs_as_a_whole_is_made_of_predicted_requests(start: Start) -> None:
+    engine, predictor = FakeEngine(places=2), FakePredictor()
+    rig = await start(
+        engine,
+        predictor=predictor,
+        skip_idle_predictions=True,
+        batching="dynamic",
+        max_batch_wait_ms=5,
+    )
+    answer = await rig.generate("count to 3").end()
+    assert answer.events[0].queued.prediction_source == gateway_pb2.PREDICTION_SOURCE_MODEL
