@@ -63,7 +63,7 @@ def sigma_for_tau(actual: Sequence[int], tau: float, seed: int) -> float:
         if abs(found - tau) <= TAU_TOLERANCE:
             return sigma
         low, high = (sigma, high) if found > tau else (low, sigma)
-    if abs(found - tau) > 0.01:
+    if not abs(found - tau) <= 0.01:  # nan, too
         raise ValueError(f"noise: tau-b {tau} cannot be had with these lengths ({found:.3f})")
     return sigma
 

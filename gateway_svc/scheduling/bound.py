@@ -55,7 +55,7 @@ class OvertakingBound:
         entry.slot = len(self._entries)
         entry.floor = 0.0
         self._entries.append(entry)
-        self._put(entry.slot, 0.0, -self._credit)
+        self._set(entry.slot, -self._credit)
 
     def come_back(self, entry: Entry, running: list[Entry]) -> None:
         """A job waits again at its old place; what overtakes it counts from now.
@@ -67,7 +67,7 @@ class OvertakingBound:
         budget = self._slack - charged
         entry.floor = min(0.0, budget)
         value = budget - self._slack - self._credit + self._charges_after(entry.slot)
-        self._put(entry.slot, 0.0, value)
+        self._set(entry.slot, value)
 
     def blocker(self, entry: Entry) -> Entry | None:
         """The earliest waiting job that `entry` must not be started before; None: it may start."""
@@ -92,16 +92,16 @@ class OvertakingBound:
         """A job stops waiting and runs."""
         if self._least[1] + self._credit + self._slack < -ROUNDING_TOKENS:
             self.violations += self.breached(entry)
-        self._put(entry.slot, float(entry.max_tokens), inf)
+        self._charge_more(entry.slot, float(entry.max_tokens))
 
     def end(self, entry: Entry, output_tokens: int) -> None:
         """A running job ends after `output_tokens` tokens, 0 where all it did was in vain."""
         self._credit += (self._alpha - 1.0) * output_tokens
-        self._put(entry.slot, self._alpha * output_tokens - entry.max_tokens, inf)
+        self._charge_more(entry.slot, self._alpha * output_tokens - entry.max_tokens)
 
     def withdraw(self, entry: Entry) -> None:
         """A job stops waiting without having run."""
-        self._put(entry.slot, 0.0, inf)
+        self._set(entry.slot, inf)
 
     def forget(self, entry: Entry) -> None:
         """A job will never come back."""
@@ -126,12 +126,27 @@ class OvertakingBound:
             node >>= 1
         return total
 
-    def _put(self, slot: int, charge_change: float, value: float) -> None:
-        """Changes a leaf: its charge by so much, its value to `value`."""
+    def _set(self, slot: int, value: float) -> None:
+        """Changes a leaf's value; its charge stays."""
         charge, least = self._charge, self._least
         node = self._leaves + slot
-        charge[node] += charge_change
         least[node] = value
+        while node > 1:
+            right = node | 1
+            node >>= 1
+            first = least[right - 1] - charge[right]
+            second = least[right]
+            value = first if first < second else second
+            if least[node] == value:
+                return
+            least[node] = value
+
+    def _charge_more(self, slot: int, tokens: float) -> None:
+        """Changes the charge of a leaf that does not wait, or no longer does."""
+        charge, least = self._charge, self._least
+        node = self._leaves + slot
+        charge[node] += tokens
+        least[node] = inf
         while node > 1:
             right = node | 1
             left = right - 1

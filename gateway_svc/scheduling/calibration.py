@@ -58,4 +58,5 @@ class Calibration:
 
 
 def _bin(predicted_tokens: float) -> int:
-    return max(0, min(BINS - 1, int(BINS_AN_OCTAVE * log2(predicted_tokens))))
+    number = int(BINS_AN_OCTAVE * log2(predicted_tokens))
+    return number if 0 <= number < BINS else (0 if number < 0 else BINS - 1)

@@ -13,20 +13,17 @@ A percentile of 99 does not see one job in a hundred: the longest 0.8 % may be g
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
-from collections import deque
 from heapq import heapify, heappop, heappush
 from math import inf, isinf
 from typing import Final
 
 from gateway_svc.scheduling.calibration import Calibration
 from gateway_svc.scheduling.entry import Entry
+from gateway_svc.scheduling.percentile import Percentile
 from gateway_svc.scheduling.policy import LaneWork, Line, PolicyOptions, register
 
 DEFAULT_ALPHA: Final = 4.0
 """Seldom what holds a job to the tail; what it may rely on whatever the predictions say."""
-WINDOW_JOBS: Final = 10_000
-"""Arrivals that the percentile is of."""
 SERVICE_SHARE: Final = 0.5
 """How much of a job's own service counts as part of its completion time: its own tokens come
 at the pace of one place among those that run, and not all of them have to run that long."""
@@ -56,33 +53,6 @@ class TailSsjf:
         return _TailLine(self._tail, self._tail_longest, self._calibration)
 
 
-class Percentile:
-    """A high percentile of the latest values; infinite before there are `at_least`."""
-
-    __slots__ = ("_at_least", "_latest", "_share", "_sorted", "_window")
-
-    def __init__(self, share: float, at_least: int = 1, window: int = WINDOW_JOBS) -> None:
-        self._share = share
-        self._at_least = at_least
-        self._window = window
-        self._sorted: list[float] = []
-        self._latest: deque[float] = deque()
-
-    def observe(self, value: float) -> None:
-        """Adds a value, and forgets the oldest of a full window."""
-        insort(self._sorted, value)
-        self._latest.append(value)
-        if len(self._latest) > self._window:
-            del self._sorted[bisect_left(self._sorted, self._latest.popleft())]
-
-    @property
-    def value(self) -> float:
-        """The percentile now."""
-        if len(self._sorted) < self._at_least:
-            return inf
-        return self._sorted[int(self._share * len(self._sorted))]
-
-
 class _TailLine(Line):
     """Heaps `(order, number, stamp, entry)`, by predicted work and by when a job is due.
 
@@ -106,7 +76,7 @@ class _TailLine(Line):
         """Notes what first come, first served would make of the job, and finds it its place."""
         entry.due = self._ended + self._running
         entry.key = self._expected(entry)
-        self._fcfs_p99.observe(self._waiting + self._running / 2 + self._service(entry))
+        self._fcfs_p99.observe(self._waiting + self._running / 2 + self._service(entry.key))
         if self._tails[0] < self._tails[1]:  # else none is told apart
             self._longest.observe(entry.work)
         self.restore(entry)
@@ -118,10 +88,11 @@ class _TailLine(Line):
 
     def restore(self, entry: Entry) -> None:
         """Puts a job back."""
-        self._waiting += entry.key
+        expected = entry.key
+        self._waiting += expected
         heappush(self._by_work, (entry.work, entry.number, entry.stamp, entry))
-        due = entry.due - self._service(entry)
         by_due = self._by_due[entry.work > self._longest.value]
+        due = entry.due - self._service(expected)
         heappush(by_due, (due, entry.number, entry.stamp, entry))
 
     def pop(self, now_s: float) -> Entry | None:
@@ -137,11 +108,12 @@ class _TailLine(Line):
 
     def _due_now(self) -> list[Item] | None:
         """The heap whose first job is due; the longest jobs after the others."""
-        for by_due, before in zip(self._by_due, self._due_before(), strict=True):
-            while by_due and by_due[0][2] != by_due[0][3].stamp:
-                heappop(by_due)
-            if by_due and by_due[0][0] <= before:
-                return by_due
+        before, before_longest = self._due_before()
+        most, longest = self._by_due
+        if most and _first(most) <= before:
+            return most
+        if longest and _first(longest) <= before_longest:
+            return longest
         return None
 
     def drop(self, entry: Entry) -> None:
@@ -189,9 +161,18 @@ class _TailLine(Line):
         predicted = entry.job.expected_output_tokens
         return entry.prefill_work + self._calibration.expected(predicted)
 
-    def _service(self, entry: Entry) -> float:
-        """What the lane does while the job itself runs, as far as it counts; in tokens."""
-        return SERVICE_SHARE * max(1, self._running_jobs) * entry.key
+    def _service(self, expected_tokens: float) -> float:
+        """What the lane does while a job of that work itself runs, as far as it counts; tokens."""
+        return SERVICE_SHARE * max(1, self._running_jobs) * expected_tokens
+
+
+def _first(heap: list[Item]) -> float:
+    """Where the first job of a heap by due stands, after whatever is stale; at infinity if none."""
+    while heap[0][2] != heap[0][3].stamp:
+        heappop(heap)
+        if not heap:
+            return inf
+    return heap[0][0]
 
 
 def _current(heap: list[Item]) -> list[Item]:

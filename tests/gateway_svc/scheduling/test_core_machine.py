@@ -309,9 +309,9 @@ def place(known: list[Known]) -> tuple[str, int] | None:
     return (known[0].job.tenant, known[0].job.priority) if known else None
 
 
-TestCoreMachine = CoreMachine.TestCase
+TestCoreMachine = pytest.mark.timeout(300)(CoreMachine.TestCase)
 TestCoreMachine.settings = settings(
-    max_examples=700,
+    max_examples=500,
     stateful_step_count=50,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],

@@ -77,6 +77,14 @@ def test_what_counts_in_the_end_are_actual_tokens() -> None:
     assert Counter(each.tenant for each in jobs) == {"liar": 20, "honest": 60}
 
 
+def test_actual_tokens_count_by_weight_too() -> None:
+    core = core_with(Tenant("gold", weight=2.0))
+    submit(core, 0, 100, 10.0, tenant="gold")
+    submit(core, 1000, 100, 10.0, tenant="plain")
+    jobs = serve(core, 60, {"gold": 40, "plain": 40})
+    assert Counter(each.tenant for each in jobs) == {"gold": 40, "plain": 20}
+
+
 def test_an_idle_tenant_earns_no_credit_for_the_past() -> None:
     core = core_with()
     submit(core, 0, 200, 10.0, tenant="steady")
