@@ -98,6 +98,8 @@ def build_core(
         max_running=settings.max_running or UNLIMITED,
         queue_timeout_s=settings.queue_timeout_s,
         max_passes=settings.max_passes,
+        longest_answer_tokens=settings.default_max_tokens,
+        class_shares=(0.0, settings.standard_share, settings.batch_share),
     )
     batching = Batching(
         Mode(settings.batching), settings.max_batch, settings.max_batch_wait_ms / 1e3

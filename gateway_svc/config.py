@@ -51,6 +51,10 @@ class GatewaySettings(ServiceSettings):
     """Tokens that may wait, prompt plus max_tokens of each request; no limit unless set."""
     max_running: int | None = Field(default=None, ge=1)
     """Requests that may run at once over all engines; no limit unless set."""
+    standard_share: float = Field(default=0.1, ge=0, lt=0.5)
+    """Share of the work that class standard gets whatever class urgent has waiting."""
+    batch_share: float = Field(default=0.05, ge=0, lt=0.5)
+    """The same of class batch, whatever the classes above have waiting."""
     tenants: Path | None = None
     """TOML file of tenants and their bearer tokens, read again when it changes; without it
     everyone may do everything."""

@@ -12,6 +12,9 @@ from ssjf.gateway.v1 import gateway_pb2
 from tests.gateway_svc.conftest import Rig, Start, ends, until
 from tests.gateway_svc.fakes import FakeEngine, FakePredictor
 
+URGENT = gateway_pb2.PRIORITY_CLASS_URGENT
+BATCH = gateway_pb2.PRIORITY_CLASS_BATCH
+
 
 async def paced(rig: Rig, engine: FakeEngine, tokens: int = 20, step_s: float = 0.02) -> None:
     """Lets the gateway time an answer: `tokens` tokens, a step each `step_s`."""
@@ -126,3 +129,18 @@ async def test_a_flood_is_refused_with_typed_errors_and_the_rest_is_served(start
     counts = rig.counts()
     assert counts["accepted"] == counts["finished"] == 400 - len(refused)
     assert counts["refused"] == len(refused)
+
+
+async def test_the_lowest_class_gets_its_share_while_a_higher_one_floods(start: Start) -> None:
+    engine, predictor = FakeEngine(places=1, by_hand=True), FakePredictor()
+    rig = await start(engine, predictor=predictor, batch_share=0.25)
+    first = await rig.queued("count to 1", request_id="first")
+    low = [await rig.queued("count to 9", request_id=f"low{n}", priority=BATCH) for n in range(3)]
+    high = [
+        await rig.queued("count to 9", request_id=f"high{n}", priority=URGENT) for n in range(12)
+    ]
+    engine.by_hand = False
+    await ends([first, *low, *high])
+    early = [name.rstrip("0123456789") for name in engine.started[1:11]]
+    assert early[0] == "high"
+    assert 2 <= early.count("low") <= 3
