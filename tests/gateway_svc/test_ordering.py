@@ -45,7 +45,8 @@ def test_nothing_is_lost_whatever_happens_while_the_order_changes(name: str) -> 
     draw = random.Random(11)
     core, both = core_of(name)
     core.join("e", Room(3, 10**9))
-    number, ended, running = 0, 0, []
+    number, ended = 0, 0
+    running: list[int] = []
     for turn in range(1500):
         number += 1
         core.submit(job(number, draw.uniform(1, 900), draw.randint(1, 500)))

@@ -118,7 +118,8 @@ async def test_a_tenants_token_does_not_open_an_admins_method() -> None:
 
 async def test_health_is_open_and_reflection_is_not() -> None:
     async def reflect(connection: grpc.aio.Channel, *metadata: tuple[str, str]) -> list[str]:
-        stub: Any = reflection_pb2_grpc.ServerReflectionStub(connection)
+        blocking: Any = connection  # the stubs' types know no aio channel
+        stub: Any = reflection_pb2_grpc.ServerReflectionStub(blocking)
         request = reflection_pb2.ServerReflectionRequest(list_services="")
         call = stub.ServerReflectionInfo(iter([request]), metadata=metadata)
         return [each.name for each in (await call.read()).list_services_response.service]
@@ -135,7 +136,7 @@ async def test_health_is_open_and_reflection_is_not() -> None:
 
 async def test_an_unknown_method_is_unimplemented() -> None:
     async with guarded() as connection:
-        call = connection.unary_unary(f"/{GATEWAY}/Guess")
+        call: Any = connection.unary_unary(f"/{GATEWAY}/Guess")
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await call(b"", metadata=auth.bearer(TOKEN), timeout=10)
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED

@@ -76,6 +76,8 @@ class _PolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Policy.ValueTy
     """Highest response ratio next."""
     POLICY_ORACLE: _Policy.ValueType  # 6
     """Shortest true length first; benchmarks only."""
+    POLICY_TAIL_SSJF: _Policy.ValueType  # 7
+    """SSJF as far as a chosen tail allows."""
 
 class Policy(_Policy, metaclass=_PolicyEnumTypeWrapper):
     """Scheduling policy of the queue."""
@@ -94,6 +96,8 @@ POLICY_HRRN: Policy.ValueType  # 5
 """Highest response ratio next."""
 POLICY_ORACLE: Policy.ValueType  # 6
 """Shortest true length first; benchmarks only."""
+POLICY_TAIL_SSJF: Policy.ValueType  # 7
+"""SSJF as far as a chosen tail allows."""
 Global___Policy: _TypeAlias = Policy  # noqa: Y015
 
 class _WaitReason:
