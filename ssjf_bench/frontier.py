@@ -55,7 +55,7 @@ def _tails(longest: float, alpha: float | None) -> tuple[Point, ...]:
     variant = "" if longest == PolicyOptions().tail_longest else f" ×{longest:g}"
     return tuple(
         Point("tail-ssjf", tail, PolicyOptions(alpha, tail, longest), variant)
-        for tail in (1.05, 1.2, 1.4, 1.7, 2.2)
+        for tail in (0.7, 0.9, 1.05, 1.2, 1.4, 1.7, 2.2, 3.0)
     )
 
 
@@ -140,9 +140,18 @@ def _cells(grid: Grid, traffic: Traffic, answered: Sequence[Answered], cell: Row
             yield _row(cell | {"tau": tau}, point, figures, fcfs, oracle)
 
 
+KEPT: Final = (
+    *("policy", "kendall_tau_b", "jobs", "mean_jct_s", "p50_jct_s", "p99_jct_s", "max_jct_s"),
+    *("max_wait_s", "mean_ttft_s", "throughput_tokens_s", "bound_violations"),
+    "simulated_jobs_per_s",
+)
+"""What a row has of a simulation's figures: the rest is the same in every row of a cell."""
+
+
 def _row(cell: Row, point: Point, figures: Row, fcfs: Row, oracle: Row) -> Row:
     named = {"label": point.label, "curve": point.curve, "setting": point.setting}
-    return cell | named | figures | sim_report.against(figures, fcfs, oracle)
+    kept = {name: figures[name] for name in KEPT}
+    return cell | named | kept | sim_report.against(figures, fcfs, oracle)
 
 
 AVERAGED: Final = (

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import matplotlib as mpl
 
@@ -18,18 +18,20 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 # Okabe and Ito's palette; a marker each, so that a print in grey is readable, too.
-STYLES: Final[Mapping[str, tuple[str, str]]] = {
-    "fcfs": ("#000000", "s"),
-    "oracle": ("#009E73", "*"),
-    "ssjf": ("#D55E00", "D"),
-    "bounded-ssjf": ("#0072B2", "o"),
-    "tail-ssjf": ("#CC79A7", "^"),
-    "tail-ssjf ×1": ("#CC79A7", "2"),
-    "tail-ssjf ×4": ("#CC79A7", "1"),
-    "hrrn": ("#E69F00", "X"),
-    "ssjf-ageing": ("#56B4E9", "v"),
+STYLES: Final[Mapping[str, tuple[str, str, str]]] = {
+    "fcfs": ("#000000", "s", "-"),
+    "oracle": ("#009E73", "*", "-"),
+    "ssjf": ("#D55E00", "D", "-"),
+    "bounded-ssjf": ("#0072B2", "o", "-"),
+    "tail-ssjf ×1": ("#CC79A7", "<", ":"),
+    "tail-ssjf": ("#CC79A7", "^", "-"),
+    "tail-ssjf ×4": ("#CC79A7", ">", "--"),
+    "hrrn": ("#E69F00", "X", "-"),
+    "ssjf-ageing": ("#56B4E9", "v", "-"),
 }
-TICKS: Final = (1, 1.2, 1.5, 2, 3, 5, 8)
+"""Colour, marker and line of each curve."""
+UNKNOWN: Final = (OTHER[0], ".", "-")
+TICKS: Final = (0.7, 1, 1.2, 1.5, 2, 3, 5, 8)
 
 
 def draw(averages: Sequence[frontier.Row], folder: Path) -> list[Path]:
@@ -69,7 +71,7 @@ def _figure(
 
 
 def _panel(axis: Axes, rows: Sequence[frontier.Row]) -> None:
-    for curve, (colour, marker) in _styles(rows).items():
+    for curve, (colour, marker, line) in _styles(rows).items():
         points = sorted(
             (row["p99_jct_factor"], 100 * row["mean_jct_change"])
             for row in rows
@@ -81,6 +83,7 @@ def _panel(axis: Axes, rows: Sequence[frontier.Row]) -> None:
             color=colour,
             marker=marker,
             markersize=6,
+            linestyle=line,
             linewidth=1.5,
             label=curve,
         )
@@ -90,8 +93,8 @@ def _panel(axis: Axes, rows: Sequence[frontier.Row]) -> None:
     axis.grid(alpha=0.25)
 
 
-def _styles(rows: Sequence[frontier.Row]) -> dict[str, tuple[Any, str]]:
+def _styles(rows: Sequence[frontier.Row]) -> dict[str, tuple[str, str, str]]:
     """Known curves in a fixed order, then others."""
     there = {row["curve"] for row in rows}
     known = {name: style for name, style in STYLES.items() if name in there}
-    return known | dict.fromkeys(sorted(there - known.keys()), (OTHER[0], "."))
+    return known | dict.fromkeys(sorted(there - known.keys()), UNKNOWN)

@@ -45,7 +45,9 @@ class Book:
         self._accounts = {each.name: Account(each, each.name, each.weight) for each in tenants}
         self._policy = policy
         self._prefill_work = prefill_work
-        self._slack_tokens = batching.places * limits.longest_answer_tokens
+        self._places = batching.places
+        self._longest_tokens = limits.longest_answer_tokens
+        self._slack_tokens = 0  # one batch of longest answers on the largest engine so far
         self._arrivals = 0
         self._largest = UNLIMITED  # KV tokens of the largest job that an engine here can hold
 
@@ -56,6 +58,14 @@ class Book:
             tenant = listed.get(name, Tenant(name))
             account = self._accounts.setdefault(name, Account(tenant, name))
             account.limits, account.weight = tenant, tenant.weight
+
+    def widen(self, max_sequences: int) -> None:
+        """An engine with so many places is here: its batch counts from now on."""
+        batch_tokens = min(max_sequences, self._places) * self._longest_tokens
+        if batch_tokens > self._slack_tokens:
+            self._slack_tokens = batch_tokens
+            for lane in self.lanes.values():
+                lane.widen(batch_tokens)
 
     def add(self, job: Job) -> None:
         """A new job waits. Raises CoreFull at a limit, ValueError for an id in use."""

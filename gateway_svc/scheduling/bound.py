@@ -27,7 +27,7 @@ ROUNDING_TOKENS: Final = 1e-6
 
 
 class OvertakingBound:
-    """Budgets of one lane. `alpha` >= 1; `slack_tokens` is one batch of longest answers."""
+    """Budgets of one lane. `alpha` >= 1; `slack`: one batch of longest answers, may grow."""
 
     __slots__ = (
         "_alpha",
@@ -36,13 +36,13 @@ class OvertakingBound:
         "_entries",
         "_least",
         "_leaves",
-        "_slack",
+        "slack",
         "violations",
     )
 
     def __init__(self, alpha: float, slack_tokens: float) -> None:
         self._alpha = alpha
-        self._slack = float(slack_tokens)
+        self.slack = float(slack_tokens)
         self._credit = 0.0
         self._entries: list[Entry | None] = []
         self.violations = 0
@@ -64,14 +64,14 @@ class OvertakingBound:
         about to start, so that what they have yet to produce is within the bound.
         """
         charged = sum(float(each.max_tokens) for each in running if each.slot > entry.slot)
-        budget = self._slack - charged
+        budget = self.slack - charged
         entry.floor = min(0.0, budget)
-        value = budget - self._slack - self._credit + self._charges_after(entry.slot)
+        value = budget - self.slack - self._credit + self._charges_after(entry.slot)
         self._set(entry.slot, value)
 
     def blocker(self, entry: Entry) -> Entry | None:
         """The earliest waiting job that `entry` must not be started before; None: it may start."""
-        wanted = entry.max_tokens - self._credit - self._slack
+        wanted = entry.max_tokens - self._credit - self.slack
         least = self._least
         if least[1] >= wanted:
             return None
@@ -90,7 +90,7 @@ class OvertakingBound:
 
     def start(self, entry: Entry) -> None:
         """A job stops waiting and runs."""
-        if self._least[1] + self._credit + self._slack < -ROUNDING_TOKENS:
+        if self._least[1] + self._credit + self.slack < -ROUNDING_TOKENS:
             self.violations += self.breached(entry)
         self._charge_more(entry.slot, float(entry.max_tokens))
 
@@ -110,7 +110,7 @@ class OvertakingBound:
     def budget_tokens(self, entry: Entry) -> float:
         """h of a waiting job."""
         value = self._least[self._leaves + entry.slot]
-        return value + self._credit + self._slack - self._charges_after(entry.slot)
+        return value + self._credit + self.slack - self._charges_after(entry.slot)
 
     def breached(self, entry: Entry) -> bool:
         """Whether a waiting job has been overtaken by more than the bound allows."""

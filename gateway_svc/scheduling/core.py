@@ -141,15 +141,24 @@ class SchedulingCore:
 
     # Engines ----------------------------------------------------------------
 
-    def join(self, engine_id: str, room: Room, max_job_tokens: int = UNLIMITED) -> None:
+    def join(
+        self,
+        engine_id: str,
+        room: Room,
+        max_job_tokens: int = UNLIMITED,
+        max_sequences: int = UNLIMITED,
+    ) -> None:
         """An engine is there, with `room` free. Raises ValueError where it already is.
 
         Jobs of more than `max_job_tokens` KV tokens are left to other engines; a job that no
-        engine here can hold waits aside until one joins.
+        engine here can hold waits aside until one joins. `max_sequences`: places that it has
+        in all; its batch, with the longest answers, is what the bound on being overtaken allows
+        beside its share.
         """
         if engine_id in self._engines:
             raise ValueError(f"engine {engine_id} has already joined")
         self._engines[engine_id] = EngineCredits(room, max_job_tokens)
+        self._book.widen(max_sequences)
         self._park()
 
     def credit(self, engine_id: str, room: Room, batch_id: int) -> None:

@@ -71,6 +71,11 @@ class Lane:
         self.waiting += 1
         self._count(entry.work, 1)
 
+    def widen(self, slack_tokens: float) -> None:
+        """The bound allows more beside its share: never less than before."""
+        if self.bound is not None:
+            self.bound.slack = slack_tokens
+
     def reprice(self, entry: Entry, work: float) -> None:
         """A waiting job has another predicted work."""
         self.line.drop(entry)

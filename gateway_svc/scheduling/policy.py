@@ -112,8 +112,8 @@ class PolicyOptions:
     def __post_init__(self) -> None:
         if self.alpha is not None and not self.alpha >= 1:
             raise ValueError("alpha must be at least 1")
-        if not (self.tail >= 1 and self.tail_longest >= 1):
-            raise ValueError("tail and tail_longest must be at least 1")
+        if not (self.tail > 0 and self.tail_longest >= 1):
+            raise ValueError("tail must be positive, tail_longest at least 1")
         if not self.ageing_s_per_token >= 0 or not self.typical_tokens > 0:
             raise ValueError("ageing_s_per_token >= 0 and typical_tokens > 0 wanted")
 

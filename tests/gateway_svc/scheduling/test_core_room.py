@@ -131,6 +131,23 @@ def test_a_job_that_an_engine_can_never_hold_neither_blocks_it_nor_starts_there(
     assert ids(core.next_batch("large", 3.0)) == [1]
 
 
+# The bound --------------------------------------------------------------------
+
+
+def test_the_batch_that_may_overtake_is_that_of_the_largest_engine() -> None:
+    core = core_of("bounded-ssjf", longest_answer_tokens=10)
+    core.submit(job(1, 900.0))
+    (lane,) = core._book.lanes.values()
+    assert lane.bound is not None
+    slacks = []
+    for engine, places in (("a", 4), ("b", 2), ("c", 8), ("d", 10**6)):
+        core.join(engine, WIDE, max_sequences=places)
+        slacks.append(lane.bound.slack)
+    assert slacks == [40, 40, 80, 2560]
+    core.leave("d")
+    assert lane.bound.slack == 2560
+
+
 # Credits ---------------------------------------------------------------------
 
 

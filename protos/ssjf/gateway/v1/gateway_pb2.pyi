@@ -77,7 +77,7 @@ class _PolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Policy.ValueTy
     POLICY_ORACLE: _Policy.ValueType  # 6
     """Shortest true length first; benchmarks only."""
     POLICY_TAIL_SSJF: _Policy.ValueType  # 7
-    """SSJF as far as a chosen tail allows."""
+    """SSJF with a chosen tail: nobody much later than first come, first served's 99th percentile."""
 
 class Policy(_Policy, metaclass=_PolicyEnumTypeWrapper):
     """Scheduling policy of the queue."""
@@ -97,7 +97,7 @@ POLICY_HRRN: Policy.ValueType  # 5
 POLICY_ORACLE: Policy.ValueType  # 6
 """Shortest true length first; benchmarks only."""
 POLICY_TAIL_SSJF: Policy.ValueType  # 7
-"""SSJF as far as a chosen tail allows."""
+"""SSJF with a chosen tail: nobody much later than first come, first served's 99th percentile."""
 Global___Policy: _TypeAlias = Policy  # noqa: Y015
 
 class _WaitReason:
