@@ -19,6 +19,8 @@ STUBS = ("_pb2", "_pb2_grpc")
 # Pure cores: modules and whole packages.
 PURE = (
     *("gateway_svc/scheduling", "gateway_svc/limits.py", "gateway_svc/prior.py"),
+    *("gateway_svc/quality.py", "gateway_svc/throughput.py"),
+    *("gateway_svc/tally.py", "gateway_svc/waits.py"),
     *("predictor_svc/encoder.py", "predictor_svc/batcher.py", "predictor_svc/lengths.py"),
     *("engine_svc/scheduler.py", "engine_svc/step.py", "engine_svc/sequence.py"),
     *("engine_svc/blocks.py", "engine_svc/prefix.py"),

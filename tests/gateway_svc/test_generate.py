@@ -34,6 +34,7 @@ async def test_queued_tells_what_the_request_is_queued_under(start: Start) -> No
         predicted_tokens=5.0,
         prediction_source=gateway_pb2.PREDICTION_SOURCE_MODEL,
         queue_length=1,
+        priority=gateway_pb2.PRIORITY_CLASS_STANDARD,
     )
 
 

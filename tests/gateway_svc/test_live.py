@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from gateway_svc.live import GappedOutput, LiveRequest, Moments
@@ -33,7 +35,7 @@ def test_output_that_piles_up_is_one_delta(live: LiveRequest) -> None:
 
 
 def test_the_start_comes_before_the_output(live: LiveRequest) -> None:
-    live.start("a", 2.5)
+    live.start("key", "a", 2.5)
     push(live, 0, 4, 3.0)
     started, delta = live.take()
     assert started.started == gateway_pb2.Started(engine_id="a", queue_wait_ms=1500.0)
@@ -66,10 +68,10 @@ def test_a_gap_is_noticed(live: LiveRequest) -> None:
 
 
 def test_the_client_is_told_of_the_first_start_only(live: LiveRequest) -> None:
-    live.start("a", 2.0)
+    live.start("key", "a", 2.0)
     live.take()
     live.requeue(5.0)
-    live.start("b", 7.0)
+    live.start("other", "b", 7.0)
     assert live.take() == []
     assert live.engine_name == "b"
     assert live.moments.waited_s == 1.0 + 2.0
@@ -88,3 +90,28 @@ def test_a_finished_request_cannot_fail(live: LiveRequest) -> None:
     live.fail(errors.Internal("later"))
     assert live.error is None
     assert live.ended
+
+
+async def test_a_rest_lasts_as_long_as_was_asked_for_and_ends_with_the_request(
+    live: LiveRequest,
+) -> None:
+    await asyncio.wait_for(live.rest(0.01), 10)
+    resting = asyncio.create_task(live.rest(60.0))
+    await asyncio.sleep(0)
+    push(live, 0, 4, 2.0)
+    await asyncio.sleep(0.01)
+    assert not resting.done()
+    live.finish(engine_pb2.SequenceFinished())
+    await asyncio.wait_for(resting, 10)
+    await asyncio.wait_for(live.rest(60.0), 10)
+
+
+async def test_what_is_there_already_is_not_waited_for(live: LiveRequest) -> None:
+    push(live, 0, 4, 2.0)
+    await asyncio.wait_for(live.changed(), 10)
+    live.take()
+    waiting = asyncio.create_task(live.changed())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    live.start("key", "a", 3.0)
+    await asyncio.wait_for(waiting, 10)
