@@ -16,7 +16,7 @@ from engine_svc.model import shapes
 from engine_svc.model.config import ModelConfig, Rope
 from engine_svc.model.loading import load
 from ssjf_bench.engine_cases import Case
-from ssjf_cli import bench, engine_bench, engine_profile, engine_transformers
+from ssjf_cli import bench, bench_engine, engine_bench, engine_profile, engine_transformers
 from ssjf_cli.engine_bench import EngineBenchError, Measured
 
 CASE = Case("small", (5, 1, 9))
@@ -103,7 +103,7 @@ def test_an_unknown_case_is_refused(tmp_path: Path) -> None:
 
 def test_the_table_has_a_line_for_each_case() -> None:
     row = engine_bench._row(CASE, "serve", [Measured(2.0, 0, None)])
-    table = bench.engine_table(
+    table = bench_engine.engine_table(
         {"shape": "tiny", "device": "cpu", "dtype": "float32", "results": [row]}
     )
     assert table.row_count == 1
