@@ -36,6 +36,7 @@ def figures(outcome: Outcome) -> dict[str, Any]:
         "throughput_tokens_s": float(outcome.output_tokens.sum()) / window_s,
         "bound_violations": outcome.bound_violations,
         "simulated_jobs_per_s": jobs / outcome.wall_s,
+        "simulated_jobs_per_cpu_s": jobs / max(outcome.cpu_s, 1e-9),
     }
 
 

@@ -14,6 +14,7 @@ OUTCOME = Outcome(
     output_tokens=np.array([4, 3, 8, 5]),
     bound_violations=2,
     wall_s=0.5,
+    cpu_s=0.25,
 )
 
 
@@ -35,7 +36,9 @@ def test_throughput_is_over_the_whole_window() -> None:
 
 def test_violations_and_speed_are_told() -> None:
     found = sim_report.figures(OUTCOME)
-    assert (found["bound_violations"], found["simulated_jobs_per_s"]) == (2, 8)
+    assert found["bound_violations"] == 2
+    assert found["simulated_jobs_per_s"] == 8
+    assert found["simulated_jobs_per_cpu_s"] == 16
 
 
 def row(mean_s: float, p99_s: float = 1.0, max_s: float = 1.0) -> dict[str, float]:
