@@ -167,7 +167,7 @@ class Dispatcher:
     def engine_joined(self, engine: Engine, max_job_tokens: int) -> None:
         """An engine is there; it gets work once it has said what it has free."""
         self.engines[engine.key] = engine
-        self.core.join(engine.key, Room(0, 0), max_job_tokens)
+        self.core.join(engine.key, Room(0, 0), max_job_tokens, engine.places)
         metrics.ENGINES.set(len(self.engines))
         self._engines_changed()
 
