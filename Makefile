@@ -13,7 +13,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed-$(RUNTIME)
 PROXY := .venv/share/ssjf/predictor/model.json
 
-.PHONY: install demo test test-gpu lint format protos protos-check compose-test clean
+.PHONY: install demo test explore test-gpu lint format protos protos-check compose-test clean
 
 install: $(STAMP) $(PROXY)
 
@@ -38,6 +38,10 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest -m "not gpu and not docker" $(PYTEST_ARGS)
+
+# Every interleaving of a few requests and two engines: more than a million states, minutes.
+explore: install
+	$(BIN)/python -m tests.gateway_svc.scheduling.exploration
 
 test-gpu:
 	$(BIN)/python -m pytest -m gpu $(PYTEST_ARGS)

@@ -1,4 +1,4 @@
-"""Starts the engine: loads the model, runs the loop in a thread, serves.
+"""Starts the engine: its loop in a thread or a process of its own, and what serves it.
 
 The composition root: it makes every part and owns none of the work.
 """
@@ -6,17 +6,20 @@ The composition root: it makes every part and owns none of the work.
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import socket
-import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any
 
-from engine_svc import translate
-from engine_svc.assembly import Assembled, assemble
+import torch
+
+from engine_svc import loop_process, loop_thread, translate
 from engine_svc.config import EngineSettings
+from engine_svc.loop import EngineLoop
 from engine_svc.messages import Stop
 from engine_svc.service import EngineService
+from engine_svc.token_texts import of_tokenizer
 from engine_svc.translate import Bounds
 from ssjf.engine.v1 import engine_pb2, engine_pb2_grpc
 from ssjf.wire import logs, metrics
@@ -27,52 +30,49 @@ from ssjf.wire.server import check_address, listen, serve_until_signal
 SERVICE = "ssjf.engine.v1.EngineService"
 
 
-def service_of(assembled: Assembled, settings: EngineSettings) -> EngineService:
+def service_of(loop: EngineLoop, settings: EngineSettings) -> EngineService:
     """The gRPC service of an engine."""
-    loaded, shape = assembled.loaded, assembled.shape
+    ready, tokenizer = loop.ready, loop.tokenizer
     welcome = engine_pb2.Welcome(
         engine_id=f"{socket.gethostname()}-{os.getpid()}",
         schema_revision=SCHEMA_REVISION,
-        model=translate.model_info(loaded, settings.model_name),
-        limits=translate.limits(shape),
-        batching_modes=translate.batching_modes(shape),
+        model=translate.model_info(ready, tokenizer, settings.model_name),
+        limits=translate.limits(ready),
+        batching_modes=translate.MODES,
         benchmark=settings.benchmark,
     )
     bounds = Bounds(
-        vocabulary_size=loaded.config.vocabulary_size,
-        max_context_tokens=shape.max_context_tokens,
+        vocabulary_size=ready.vocabulary_size,
+        max_context_tokens=ready.max_context_tokens,
         benchmark=settings.benchmark,
     )
     return EngineService(
-        mailbox=assembled.mailbox, tokenizer=loaded.tokenizer, bounds=bounds, welcome=welcome
+        commands=loop,
+        tokenizer=tokenizer,
+        texts=of_tokenizer(tokenizer, ready.vocabulary_size),
+        bounds=bounds,
+        welcome=welcome,
     )
 
 
-def start_loop(run: Callable[[], None]) -> asyncio.Future[None]:
-    """Runs the engine loop in a thread; the future holds what ended it."""
-    loop = asyncio.get_running_loop()
-    ended: asyncio.Future[None] = loop.create_future()
-
-    def work() -> None:
-        try:
-            run()
-        except BaseException as error:
-            loop.call_soon_threadsafe(ended.set_exception, error)
-        else:
-            loop.call_soon_threadsafe(ended.set_result, None)
-
-    # A daemon: a thread that hangs in a broken device must not keep the process alive.
-    threading.Thread(target=work, name="engine", daemon=True).start()
-    return ended
+async def start_loop(settings: EngineSettings) -> EngineLoop:
+    """Starts the engine loop where it is to run. Raises StartupError."""
+    on_cuda = settings.device == "cuda" or (settings.device == "auto" and torch.cuda.is_available())
+    where = ("process" if on_cuda else "thread") if settings.loop == "auto" else settings.loop
+    if where == "process":
+        return await loop_process.start(settings)
+    return await loop_thread.start(settings)
 
 
 async def serve(settings: EngineSettings) -> None:
     """Serves until a signal; raises StartupError where the engine cannot start or breaks."""
-    log = logs.get_logger()
     check_address(settings)  # before the model, which takes seconds
-    assembled = await asyncio.to_thread(assemble, settings)
-    log.info("model loaded", device=str(assembled.loaded.model.device))
-    service = service_of(assembled, settings)
+    loop = await start_loop(settings)
+    logs.get_logger().info("model loaded", device=loop.ready.device)
+    service = service_of(loop, settings)
+    # What is there now stays: collecting garbage need not walk through it between two steps.
+    gc.collect()
+    gc.freeze()
     stop_metrics = metrics.serve(settings.metrics_port, settings.metrics_host)
     listening = await listen(
         settings,
@@ -83,13 +83,12 @@ async def serve(settings: EngineSettings) -> None:
         },
     )
     try:
-        loop_ended = start_loop(assembled.engine.run_forever)
         await listening.health.set_all(serving=True)
         await _until_either_ends(
-            serve_until_signal(listening, service.drain, settings.drain_timeout_s), loop_ended
+            serve_until_signal(listening, service.drain, settings.drain_timeout_s), loop.ended
         )
-        assembled.mailbox.post(Stop())
-        await loop_ended
+        loop.post(Stop())
+        await loop.ended
     finally:
         await listening.server.stop(grace=None)
         stop_metrics()
@@ -107,7 +106,7 @@ async def _until_either_ends(
     await asyncio.gather(task, return_exceptions=True)
     error = loop_ended.exception()
     logs.get_logger().error("the engine loop broke", exc_info=error)
-    raise StartupError(f"the engine loop broke: {type(error).__name__}")
+    raise StartupError(f"the engine loop broke: {error}")
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """Puts model, cache, scheduler and loop together for a device.
 
-Fills the settings that were left open from what the device has. Called by the
-composition root and by tests that want a whole engine without gRPC.
+Fills the settings that were left open from what the device has (`sizing`). Called by
+the composition root and by tests that want a whole engine without gRPC.
 """
 
 from __future__ import annotations
@@ -10,21 +10,20 @@ from dataclasses import dataclass
 
 import torch
 
+from engine_svc import graphs, sizing
+from engine_svc.batch_tables import BatchTables
 from engine_svc.blocks import BlockAccounting
 from engine_svc.config import EngineSettings
 from engine_svc.engine import Engine
-from engine_svc.kv_cache import CacheShape, KVCache, bytes_per_token
+from engine_svc.kv_cache import CacheShape, KVCache
 from engine_svc.mailbox import Mailbox
 from engine_svc.model.loading import LoadedModel, load
-from engine_svc.params import SamplingParams
 from engine_svc.runner import Runner
-from engine_svc.sampler import Sampler
-from engine_svc.scheduler import Scheduler, Step
-from engine_svc.sequence import Sequence
+from engine_svc.sampler import DeviceSampler
+from engine_svc.scheduler import Scheduler
 from ssjf.wire.run import StartupError
 
-BLOCK_TOKENS = 16
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,56 +60,51 @@ def assemble(settings: EngineSettings) -> Assembled:
 def build(settings: EngineSettings, loaded: LoadedModel) -> Assembled:
     """Builds the engine around a model that is loaded. Raises StartupError."""
     device = loaded.model.device
-    shape = cache_shape(settings, loaded)
-    try:
-        cache = KVCache(loaded.config, shape, device, loaded.model.dtype)
-    except (RuntimeError, MemoryError) as error:
-        kv_tokens = shape.total_blocks * BLOCK_TOKENS
-        raise StartupError(f"no memory for a KV cache of {kv_tokens} tokens") from error
-    blocks = BlockAccounting(shape.total_blocks, shape.block_tokens)
-    prefill = settings.max_prefill_tokens or (2048 if device.type == "cpu" else 16_384)
-    runner = Runner(loaded.model, cache, Sampler(loaded.eos_token_ids))
-    _warm_up(runner, shape)
+    prefill = sizing.prefill_tokens(settings, loaded)
+    shape = sizing.cache_shape(settings, loaded, prefill.idle)
+    runner = make_runner(loaded, shape)
+    sizing.warm_up(runner, shape)
+    if device.type == "cuda" and settings.cuda_graphs:
+        runner.use(_graphs(runner, shape, prefill.idle))
+    scheduler = Scheduler(
+        BlockAccounting(shape.total_blocks, shape.block_tokens),
+        max_sequences=shape.max_sequences,
+        max_prefill_tokens=prefill.beside_decode,
+        max_idle_prefill_tokens=prefill.idle,
+        prefix_reuse=settings.prefix_reuse,
+    )
     mailbox = Mailbox()
     engine = Engine(
-        scheduler=Scheduler(blocks, max_sequences=shape.max_sequences, max_prefill_tokens=prefill),
+        scheduler=scheduler,
         runner=runner,
-        decode=loaded.tokenizer.decode,
         eos_token_ids=loaded.eos_token_ids,
         mailbox=mailbox,
+        overlap=device.type != "cpu",
     )
     return Assembled(engine, mailbox, loaded, shape)
 
 
-def cache_shape(settings: EngineSettings, loaded: LoadedModel) -> CacheShape:
-    """What the cache can hold. Raises StartupError where that is less than one sequence."""
-    on_cpu = loaded.model.device.type == "cpu"
-    max_sequences = settings.max_sequences or (8 if on_cpu else 256)
-    context = min(
-        settings.max_context_tokens or (2048 if on_cpu else loaded.config.context_tokens),
-        loaded.config.context_tokens,
+def make_runner(loaded: LoadedModel, shape: CacheShape) -> Runner:
+    """A cache and what runs steps over it. Raises StartupError where there is no memory."""
+    device = loaded.model.device
+    try:
+        cache = KVCache(loaded.config, shape, device, loaded.model.dtype)
+    except (RuntimeError, MemoryError) as error:
+        kv_tokens = shape.total_blocks * shape.block_tokens
+        raise StartupError(f"no memory for a KV cache of {kv_tokens} tokens") from error
+    sampler = DeviceSampler(
+        places=shape.max_sequences,
+        vocabulary=loaded.config.vocabulary_size,
+        eos_token_ids=loaded.eos_token_ids,
+        device=device,
     )
-    most = max_sequences * -(-context // BLOCK_TOKENS)
-    wanted = (settings.kv_tokens or (16_384 if on_cpu else 0)) // BLOCK_TOKENS
-    total = wanted or min(most, _free_blocks(settings.kv_memory_fraction, loaded))
-    if total < 1:
-        raise StartupError("no memory is left for the KV cache")
-    return CacheShape(total, BLOCK_TOKENS, max_sequences, min(context, total * BLOCK_TOKENS))
+    return Runner(loaded.model, cache, BatchTables(shape, device), sampler)
 
 
-def _free_blocks(fraction: float, loaded: LoadedModel) -> int:
-    torch.cuda.empty_cache()
-    free_bytes, _ = torch.cuda.mem_get_info(loaded.model.device)
-    block_bytes = BLOCK_TOKENS * bytes_per_token(loaded.config, loaded.model.dtype)
-    return int(free_bytes * fraction) // block_bytes
-
-
-def _warm_up(runner: Runner, shape: CacheShape) -> None:
-    """Runs a prompt and a decode step, so that the first request pays for no set-up."""
-    params = SamplingParams(max_tokens=2, temperature=1.0, top_p=0.95)
-    length = min(8, shape.max_context_tokens - 1)
-    sequence = Sequence(0, (0,) * length, params, place=0, blocks=(1,))
-    runner.run(Step((sequence,), ()))
-    sequence.output.append(0)
-    runner.run(Step((), (sequence,)))
-    runner.clear(sequence)
+@torch.inference_mode()
+def _graphs(runner: Runner, shape: CacheShape, prefill_tokens: int) -> graphs.Graphs:
+    sizes = graphs.decode_sizes(shape.max_sequences)
+    sizes += graphs.mixed_sizes(shape.max_sequences, prefill_tokens)
+    captured = graphs.Graphs(runner.forward, shape.max_context_tokens)
+    captured.capture(sizes, shape.max_sequences, runner.device)
+    return captured

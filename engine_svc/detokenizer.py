@@ -1,13 +1,15 @@
-"""Turns a sequence's tokens into text as they come, and finds its stop strings.
+"""Turns an answer's tokens into text as they come, whole UTF-8 characters only.
 
-Text is given out once it is certain: not in the middle of a UTF-8 character, and not
-where a stop string may be beginning. One object a running sequence, used by `engine`.
+Two forms of one thing: a byte-level vocabulary is a table, any other is asked to decode
+again with what came before. `token_texts` has the choice and the table, `answers` keeps
+one object an answer. Knows no stop strings.
 """
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, Protocol
 
 Decode = Callable[[Sequence[int]], str]
 """Text of token ids, special tokens left out."""
@@ -15,53 +17,78 @@ Decode = Callable[[Sequence[int]], str]
 REPLACEMENT: Final = "\N{REPLACEMENT CHARACTER}"
 
 
-class Detokenizer:
+class Detokenizer(Protocol):
     """The text of one answer."""
 
-    def __init__(self, decode: Decode, stop: tuple[str, ...] = ()) -> None:
+    @property
+    def needs_every_token(self) -> bool:
+        """Whether the next token's text depends on what has come."""
+
+    def feed(self, token_id: int) -> str:
+        """Text that is certain after this token."""
+
+    def flush(self) -> str:
+        """What is left at the end of the answer, broken characters included."""
+
+
+class ByteDetokenizer:
+    """For tokens that are bytes: a text is their concatenation, read as UTF-8."""
+
+    __slots__ = ("_pending", "_pieces")
+
+    def __init__(self, pieces: Sequence[bytes]) -> None:
+        """`pieces` are the bytes of each token, by id."""
+        self._pieces = pieces
+        self._pending = b""
+
+    @property
+    def needs_every_token(self) -> bool:
+        """Whether a character is open."""
+        return bool(self._pending)
+
+    def feed(self, token_id: int) -> str:
+        """Text that is certain after this token."""
+        read = self._pending + self._pieces[token_id]
+        text, used = codecs.utf_8_decode(read, "replace", False)
+        self._pending = read[used:]
+        return text
+
+    def flush(self) -> str:
+        """What is left at the end of the answer, broken characters included."""
+        rest, self._pending = self._pending, b""
+        return rest.decode(errors="replace")
+
+
+class ContextDetokenizer:
+    """For any tokenizer: decodes the newest tokens together with a few before them."""
+
+    __slots__ = ("_context_text", "_decode", "_read_until", "_tokens")
+
+    def __init__(self, decode: Decode) -> None:
         self._decode = decode
-        self._stop = stop
         # Decoded together: context that is out already, then what is not.
         #   _tokens: [ context ........ | new ..... ]
         #              0    _read_until ^
         self._tokens: list[int] = []
         self._read_until = 0
         self._context_text = ""
-        self._held = ""
 
-    def feed(self, token_id: int, *, may_stop: bool = True) -> tuple[str, str | None]:
-        """Text that is certain after this token, and the stop string that ends it, if one does.
+    @property
+    def needs_every_token(self) -> bool:
+        """Always: each token is context to the next."""
+        return True
 
-        `may_stop` False lets stop strings pass as ordinary text.
-        """
+    def feed(self, token_id: int) -> str:
+        """Text that is certain after this token."""
         self._tokens.append(token_id)
-        self._held += self._new_text()
-        if not (may_stop and self._stop):
-            return self._give(len(self._held)), None
-        found = self._first_stop()
-        if found is not None:
-            start, stop = found
-            text, self._held = self._held[:start], ""
-            return text, stop
-        return self._give(len(self._held) - self._beginning_of_stop()), None
-
-    def flush(self) -> str:
-        """What is left at the end of the answer, broken characters included."""
-        rest = self._decode(self._tokens)[len(self._context_text) :]
-        self._tokens, self._read_until, self._context_text = [], 0, ""
-        return self._give(len(self._held)) + rest
-
-    def _give(self, characters: int) -> str:
-        text, self._held = self._held[:characters], self._held[characters:]
-        return text
-
-    def _new_text(self) -> str:
         text = self._decode(self._tokens)
         if text.endswith(REPLACEMENT):
             return ""
         if text == self._context_text:
-            # A token without text, such as end-of-sequence where it is ignored.
-            del self._tokens[self._read_until :]
+            # A token without text, such as end-of-sequence where it is ignored. A space that is
+            # dropped at the beginning is none of these: it is the next one's context.
+            if not self._decode([token_id, token_id]):
+                del self._tokens[self._read_until :]
             return ""
         new = text[len(self._context_text) :]
         # The newest tokens stay as context: some tokenizers decode a token differently
@@ -71,14 +98,8 @@ class Detokenizer:
         self._context_text = self._decode(self._tokens)
         return new
 
-    def _first_stop(self) -> tuple[int, str] | None:
-        found = [(at, stop) for stop in self._stop if (at := self._held.find(stop)) >= 0]
-        return min(found, key=lambda hit: (hit[0], -len(hit[1])), default=None)
-
-    def _beginning_of_stop(self) -> int:
-        """Length of the longest end of the held text with which a stop string begins."""
-        longest = min(len(self._held), max(map(len, self._stop)) - 1)
-        for length in range(longest, 0, -1):
-            if any(stop.startswith(self._held[-length:]) for stop in self._stop):
-                return length
-        return 0
+    def flush(self) -> str:
+        """What is left at the end of the answer, broken characters included."""
+        rest = self._decode(self._tokens)[len(self._context_text) :]
+        self._tokens, self._read_until, self._context_text = [], 0, ""
+        return rest

@@ -1,20 +1,23 @@
-"""The engine loop: schedule → run → commit.
+"""The engine loop: schedule → launch → commit, one step ahead of the results.
 
-One thread runs it and owns all tensors. It knows neither gRPC nor asyncio: commands
-come out of a mailbox before each step, one report a step goes to the stream that is
-attached.
+One thread runs it and owns all tensors. The next step is scheduled and launched before
+the tokens of the last one are on the host, so the device never waits for Python; what
+is in flight is carried from turn to turn. It knows neither gRPC nor asyncio nor text:
+commands come out of a mailbox before each step, one report a step goes to the stream
+that is attached. What a turn found is made into reports by `commit`.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Set
-from typing import Protocol
+from collections.abc import Sequence as Items
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
 
 import torch
 
-from engine_svc import metrics
-from engine_svc.detokenizer import Decode, Detokenizer
+from engine_svc.commit import Commit, Outcome
 from engine_svc.mailbox import Mailbox
 from engine_svc.messages import (
     Attach,
@@ -23,26 +26,54 @@ from engine_svc.messages import (
     Detach,
     Drain,
     Failed,
-    Finished,
-    NewToken,
     Report,
     Sink,
     Start,
     Stop,
 )
-from engine_svc.sampler import NUMERIC_FAULT, Sampled
-from engine_svc.scheduler import Capacity, Scheduler, Step
-from engine_svc.sequence import Ending, FailureCode, FinishReason, Sequence
+from engine_svc.progress import Rows, rows_of
+from engine_svc.results import Results
+from engine_svc.scheduler import Capacity, Scheduler
+from engine_svc.sequence import FailureCode, Sequence
+from engine_svc.step import Cell, Step
+
+CHECK_INTERVAL_S: Final = 10.0
+"""Between looks at every single free block, which take milliseconds; their number is
+checked whenever nothing runs."""
+
+
+class Pending(Protocol):
+    """A forward pass that may still be running on the device."""
+
+    def wait(self) -> Results:
+        """Its results, a row for each of `Step.sampled`."""
 
 
 class StepRunner(Protocol):
     """What the loop needs of `runner.Runner`."""
 
-    def run(self, step: Step) -> list[Sampled]:
-        """One result for each of `step.sequences`; torch.OutOfMemoryError changes nothing."""
+    def begin(self, started: Items[Sequence], cells: Items[Cell]) -> None:
+        """Sequences have got their places, and the block table has changed."""
 
-    def clear(self, sequence: Sequence) -> None:
-        """Wipes what a failed sequence left in the cache."""
+    def launch(self, step: Step) -> Pending:
+        """Starts the forward pass of a step; torch.OutOfMemoryError changes nothing."""
+
+    def end(self, sequence: Sequence) -> None:
+        """A sequence that began is not coming back."""
+
+    def clear(self, blocks: Items[int]) -> None:
+        """Wipes blocks that a failed sequence spoiled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flight:
+    """A step that was launched, in parts where memory was short."""
+
+    parts: tuple[tuple[Rows, Pending], ...]
+    exhausted: Rows
+    """Sequences for which alone memory was not enough."""
+    outcome: Outcome
+    """What is known of the step before its results."""
 
 
 class Engine:
@@ -53,36 +84,49 @@ class Engine:
         *,
         scheduler: Scheduler,
         runner: StepRunner,
-        decode: Decode,
         eos_token_ids: Set[int],
         mailbox: Mailbox,
+        overlap: bool,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`overlap`: results of a step are waited for only when the next one is launched."""
         self._scheduler = scheduler
         self._runner = runner
-        self._decode = decode
-        self._eos_token_ids = eos_token_ids
         self._mailbox = mailbox
+        self._overlap = overlap
         self._clock = clock
+        self._commit = Commit(scheduler, runner, eos_token_ids)
         self._sink: Sink | None = None
-        self._detokenizers: dict[int, Detokenizer] = {}
+        self._decode_rows: tuple[tuple[Sequence, ...], Rows] = ((), rows_of(()))
         self._steps = 0
+        self._committed_s = 0.0
+        self._checked_s = float("-inf")
         self._batch_id = 0
         self._draining = False
         self._closing = False
         self._told: tuple[Capacity, int] | None = None
 
     def run_forever(self) -> None:
-        """Steps while there is work and waits while there is none, until `Stop`."""
-        while self.obey(wait=not self._scheduler.has_work):
-            self.step()
+        """Turns while there is work and waits while there is none, until `Stop`."""
+        in_flight = None
+        while self.obey(wait=in_flight is None and not self._scheduler.has_work):
+            in_flight = self.turn(in_flight)
 
-    def step(self) -> None:
-        """One turn of the loop; with nothing to run it only reports what has changed."""
-        began_s = self._clock()
-        step = self._scheduler.schedule()
-        results = self._run(step, began_s)
-        self._commit(results, began_s)
+    def turn(self, in_flight: Flight | None = None) -> Flight | None:
+        """Launches a step and commits the one in flight; returns what is in flight then.
+
+        With nothing to run it only reports what has changed.
+        """
+        launched = self._launch(self._scheduler.schedule())
+        if in_flight is not None:
+            self._land(in_flight)
+        if self._overlap and launched is not None:
+            return launched
+        if launched is not None:
+            self._land(launched)
+        elif in_flight is None:
+            self._tell(Report())
+        return None
 
     def obey(self, *, wait: bool) -> bool:
         """Carries out the commands that have come; False after `Stop`."""
@@ -93,9 +137,10 @@ class Engine:
 
     def _obey(self, command: Command) -> None:
         match command:
-            case Attach(sink):
+            case Attach(sink, batching_mode):
                 self._sink, self._batch_id, self._told = sink, 0, None
                 self._draining = self._closing
+                self._scheduler.batch_by(batching_mode)
             case Detach():
                 self._forget(self._scheduler.cancel_all())
                 self._sink = None
@@ -118,139 +163,96 @@ class Engine:
             self._report(Report(failed=(*refused, *failed)))
         for sequence in sequences:
             if sequence not in too_large:
-                self._detokenizers[sequence.sequence_id] = Detokenizer(
-                    self._decode, sequence.params.stop
-                )
                 self._scheduler.add(sequence)
 
     def _forget(self, cancelled: list[Sequence]) -> None:
         for sequence in cancelled:
-            del self._detokenizers[sequence.sequence_id]
-            metrics.ENDED.labels("cancelled").inc()
+            self._runner.end(sequence)
 
-    def _run(self, step: Step, began_s: float) -> list[tuple[Sequence, Sampled | None]]:
-        """Each sequence of the step with its result; None where memory ran out for it alone."""
-        for sequence in step.prefill:
-            sequence.first_step_s = began_s
-        if not step.sequences:
-            return []
-        try:
-            return list(zip(step.sequences, self._runner.run(step), strict=True))
-        except torch.OutOfMemoryError:
-            metrics.OUT_OF_MEMORY.inc()
-        # Outside the except block, whose traceback would keep the tensors alive.
-        if len(step.sequences) == 1:
-            return [(step.sequences[0], None)]
-        return [pair for part in _halves(step) for pair in self._run(part, began_s)]
-
-    def _commit(self, results: list[tuple[Sequence, Sampled | None]], began_s: float) -> None:
-        now_s = self._clock()
-        tokens: list[NewToken] = []
-        finished: list[Finished] = []
-        failed: list[Failed] = []
-        for sequence, sampled in results:
-            if sampled is None or sampled.token_id == NUMERIC_FAULT:
-                failed.append(self._fail(sequence, sampled))
-                continue
-            token, ending = self._append(sequence, sampled, now_s)
-            tokens.append(token)
-            if ending is not None:
-                finished.append(self._finish(sequence, ending, now_s))
-        if results:
-            self._count(results, tokens, now_s - began_s)
-        self._tell(tuple(tokens), tuple(finished), tuple(failed), (now_s - began_s) * 1e3)
-
-    def _append(
-        self, sequence: Sequence, sampled: Sampled, now_s: float
-    ) -> tuple[NewToken, Ending | None]:
-        if not sequence.output:
-            sequence.first_token_s = now_s
-        sequence.output.append(sampled.token_id)
-        ending = sequence.ending(self._eos_token_ids)
-        text, stop = self._text(sequence, ending)
-        if stop is not None:
-            ending = Ending(FinishReason.STOP, stop_string=stop)
-        index = len(sequence.output) - 1
-        token = NewToken(sequence.sequence_id, index, sampled.token_id, text, sampled.logprobs)
-        return token, ending
-
-    def _text(self, sequence: Sequence, ending: Ending | None) -> tuple[str, str | None]:
-        detokenizer = self._detokenizers[sequence.sequence_id]
-        if ending is not None and ending.stop_token_id is not None:
-            # The token that ends the answer is counted and sent; it is no text.
-            return detokenizer.flush(), None
-        text, stop = detokenizer.feed(sequence.output[-1], may_stop=sequence.may_stop)
-        if ending is not None and stop is None:
-            text += detokenizer.flush()
-        return text, stop
-
-    def _finish(self, sequence: Sequence, ending: Ending, now_s: float) -> Finished:
-        self._end(sequence, ending.reason.name.lower())
-        return Finished(
-            sequence_id=sequence.sequence_id,
-            ending=ending,
-            prompt_tokens=len(sequence.prompt),
-            output_tokens=len(sequence.output),
-            prefill_ms=(sequence.first_token_s - sequence.first_step_s) * 1e3,
-            decode_ms=(now_s - sequence.first_token_s) * 1e3,
+    def _launch(self, step: Step) -> Flight | None:
+        if step.is_empty:
+            return None
+        began_s = self._clock()
+        for sequence in step.started:
+            sequence.first_step_s = sequence.first_step_s or began_s
+            self._commit.start(sequence)
+        self._runner.begin(step.started, step.cells)
+        parts: list[tuple[Rows, Pending]] = []
+        exhausted: list[Sequence] = []
+        shortages = self._launch_parts(step, parts, exhausted)
+        outcome = Outcome(
+            began_s=began_s,
+            prompt_tokens=sum(chunk.tokens for chunk in step.chunks),
+            preempted=step.preempted,
+            out_of_memory=shortages,
         )
+        return Flight(tuple(parts), rows_of(tuple(exhausted)), outcome)
 
-    def _fail(self, sequence: Sequence, sampled: Sampled | None) -> Failed:
-        if sampled is None:
-            code, message = FailureCode.KV_EXHAUSTED, "out of memory with this sequence alone"
+    def _launch_parts(
+        self, step: Step, parts: list[tuple[Rows, Pending]], exhausted: list[Sequence]
+    ) -> int:
+        """Launches the step, in halves where memory is short; returns how often it was."""
+        try:
+            parts.append((self._rows(step), self._runner.launch(step)))
+        except torch.OutOfMemoryError:
+            pass
         else:
-            code, message = FailureCode.NUMERIC, "NaN or infinity in the logits"
-            self._runner.clear(sequence)
-        self._end(sequence, code.name.lower())
-        return Failed(sequence.sequence_id, code, message, len(sequence.output))
+            return 0
+        # Outside the except block, whose traceback would keep the tensors alive.
+        sequences = [chunk.sequence for chunk in step.chunks] + [*step.decode]
+        if len(sequences) == 1:
+            exhausted += sequences
+            return 1
+        return 1 + sum(self._launch_parts(half, parts, exhausted) for half in _halves(step))
 
-    def _end(self, sequence: Sequence, outcome: str) -> None:
-        self._scheduler.end(sequence)
-        del self._detokenizers[sequence.sequence_id]
-        metrics.ENDED.labels(outcome).inc()
+    def _rows(self, step: Step) -> Rows:
+        if any(chunk.last for chunk in step.chunks):
+            return rows_of(step.sampled)
+        decode, rows = self._decode_rows
+        if step.decode is not decode:
+            rows = rows_of(step.decode)
+            self._decode_rows = step.decode, rows
+        return rows
 
-    def _count(
-        self,
-        results: list[tuple[Sequence, Sampled | None]],
-        tokens: list[NewToken],
-        step_s: float,
-    ) -> None:
+    def _land(self, flight: Flight) -> None:
+        """Commits a step and reports it."""
+        results = [(rows, pending.wait()) for rows, pending in flight.parts]
+        now_s = self._clock()
         self._steps += 1
-        metrics.STEPS.inc()
-        metrics.STEP_SECONDS.observe(step_s)
-        metrics.OUTPUT_TOKENS.inc(len(tokens))
-        started = [sequence for sequence, _ in results if len(sequence.output) <= 1]
-        metrics.PROMPT_TOKENS.inc(sum(len(sequence.prompt) for sequence in started))
+        began_s = max(flight.outcome.began_s, self._committed_s)
+        self._committed_s = now_s
+        outcome = flight.outcome
+        self._commit.exhausted(flight.exhausted, outcome)
+        for rows, result in results:
+            self._commit.results(rows, result, now_s, outcome)
+        self._tell(outcome.report(self._steps, (now_s - began_s) * 1e3))
 
-    def _tell(
-        self,
-        tokens: tuple[NewToken, ...],
-        finished: tuple[Finished, ...],
-        failed: tuple[Failed, ...],
-        step_ms: float,
-    ) -> None:
+    def _tell(self, report: Report) -> None:
         capacity = self._scheduler.capacity()
-        metrics.RUNNING.set(capacity.running_sequences)
-        metrics.FREE_KV_TOKENS.set(capacity.free_kv_tokens)
         if self._draining:
             capacity = Capacity(0, 0, capacity.running_sequences)
         changed = (capacity, self._batch_id) != self._told
         idle = not self._scheduler.has_work
         if idle:
-            self._scheduler.check()
-        report = Report(
-            step=self._steps,
-            step_ms=step_ms,
-            tokens=tokens,
-            finished=finished,
-            failed=failed,
-            capacity=capacity if changed else None,
-            batch_id=self._batch_id,
-            drained=idle and self._draining,
-        )
+            self._check()
+        drained = idle and self._draining
         self._told = capacity, self._batch_id
-        if changed or tokens or finished or failed or report.drained:
-            self._report(report)
+        if changed or drained or report.step:
+            self._report(
+                replace(
+                    report,
+                    capacity=capacity if changed else None,
+                    batch_id=self._batch_id,
+                    drained=drained,
+                )
+            )
+
+    def _check(self) -> None:
+        now_s = self._clock()
+        thorough = now_s - self._checked_s > CHECK_INTERVAL_S
+        if thorough:
+            self._checked_s = now_s
+        self._scheduler.check(thorough=thorough)
 
     def _report(self, report: Report) -> None:
         if self._sink is not None:
@@ -258,11 +260,10 @@ class Engine:
 
 
 def _halves(step: Step) -> tuple[Step, Step]:
-    """The step in two parts of like size, each with its share of prefill and decode."""
-    prefill, decode = len(step.prefill), len(step.decode)
+    """The step in two parts of like size, each with its share of chunks and decode rows."""
     # An odd one goes to different sides, so that neither half is the whole.
-    first, second = (prefill + 1) // 2, decode // 2
+    first, second = (len(step.chunks) + 1) // 2, len(step.decode) // 2
     return (
-        Step(step.prefill[:first], step.decode[:second]),
-        Step(step.prefill[first:], step.decode[second:]),
+        Step(step.chunks[:first], step.decode[:second]),
+        Step(step.chunks[first:], step.decode[second:]),
     )

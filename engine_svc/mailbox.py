@@ -1,4 +1,4 @@
-"""Carries commands to the engine thread and reports back to the event loop.
+"""Carries commands to the engine loop and reports back to the event loop, between threads.
 
 It knows neither gRPC nor tensors. The service posts and reads, the engine takes; the
 engine never waits for the event loop.
@@ -9,11 +9,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import queue
-from typing import Final
+from typing import Final, Protocol
 
 from engine_svc.messages import Command, Report
 
 MAX_WAITING_REPORTS: Final = 4096
+
+
+class Commands(Protocol):
+    """Where commands for an engine loop are left."""
+
+    def post(self, command: Command) -> None:
+        """Leaves a command; from the event loop, never blocks."""
 
 
 class Mailbox:

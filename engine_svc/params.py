@@ -51,6 +51,11 @@ class SamplingParams:
         return self.temperature < 1e-5
 
     @property
+    def filtered(self) -> bool:
+        """Whether some tokens are excluded before one is drawn."""
+        return self.top_k > 0 or self.top_p < 1.0 or self.min_p > 0.0
+
+    @property
     def penalised(self) -> bool:
         """Whether earlier tokens change the logits of later ones."""
         return (

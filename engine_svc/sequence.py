@@ -58,12 +58,27 @@ class Sequence:
     """For logs only."""
     forced_tokens: int | None = None
     """Exact length of the answer, in benchmarks."""
+    cache_salt: str = ""
+    """Prompts share KV cache only under the same salt."""
+    kv_reservation_tokens: int | None = None
+    """Tokens of KV cache set aside at the start; None for all that it may come to have.
+    One that outgrows them may have to give way and be read again."""
     output: list[int] = field(default_factory=list)
     state: State = State.WAITING
+    arrival: int = -1
+    """Number in the order in which the scheduler took sequences."""
+    run: int = -1
+    """Number of its latest start: a preempted sequence starts more than once."""
     place: int = -1
     """Row of the batch's tables that it has while running."""
-    blocks: tuple[int, ...] = ()
+    blocks: list[int] = field(default_factory=list)
     """Blocks of the KV cache, in the order of its tokens."""
+    read_tokens: int = 0
+    """Tokens of prompt and answer whose keys and values were found or scheduled to be read."""
+    block_names: tuple[bytes, ...] | None = None
+    """Names of the full blocks of what it has to read; None until they are needed."""
+    cached_prompt_tokens: int = 0
+    """Of its prompt, tokens that were found in the KV cache when it first started."""
     first_step_s: float = 0.0
     """Monotonic time at which its first step began."""
     first_token_s: float = 0.0
@@ -75,14 +90,26 @@ class Sequence:
         return len(self.prompt) + len(self.output)
 
     @property
-    def reserved_tokens(self) -> int:
-        """Tokens that it may come to have: what it holds KV cache for."""
+    def most_tokens(self) -> int:
+        """Tokens that it may come to have."""
         return len(self.prompt) + self.params.max_tokens
 
     @property
-    def last_token(self) -> int:
-        """The newest token, of the prompt while there is no answer."""
-        return self.output[-1] if self.output else self.prompt[-1]
+    def reserved_tokens(self) -> int:
+        """Tokens that it needs KV cache for in order to start: at least one more than it has."""
+        if self.kv_reservation_tokens is None:
+            return self.most_tokens
+        return min(self.most_tokens, max(self.kv_reservation_tokens, self.length + 1))
+
+    @property
+    def limit_tokens(self) -> int:
+        """Length at which the answer ends whatever its tokens are."""
+        return self.params.max_tokens if self.forced_tokens is None else self.forced_tokens
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """Prompt and answer so far."""
+        return (*self.prompt, *self.output) if self.output else self.prompt
 
     @property
     def may_stop(self) -> bool:
@@ -97,5 +124,4 @@ class Sequence:
                 return Ending(FinishReason.STOP, stop_token_id=token)
             if token in eos_token_ids and not self.params.ignore_eos:
                 return Ending(FinishReason.EOS, stop_token_id=token)
-        limit = self.params.max_tokens if self.forced_tokens is None else self.forced_tokens
-        return Ending(FinishReason.LENGTH) if len(self.output) >= limit else None
+        return Ending(FinishReason.LENGTH) if len(self.output) >= self.limit_tokens else None

@@ -1,6 +1,6 @@
 """`ssjf.engine.v1.EngineService`: what the engine says on the wire.
 
-It knows the engine only through its mailbox. `stream` runs an open Serve stream;
+It knows the engine loop only by the commands that it takes. `stream` runs an open Serve stream;
 here is who is let in, and the calls that need no engine loop.
 """
 
@@ -10,9 +10,10 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from engine_svc import translate
-from engine_svc.mailbox import Mailbox
+from engine_svc.mailbox import Commands
 from engine_svc.messages import Drain
 from engine_svc.stream import Requests, Stream
+from engine_svc.token_texts import TokenTexts
 from engine_svc.tokenizer import Tokenizer, UnusablePrompt
 from engine_svc.translate import Bounds
 from ssjf.engine.v1 import engine_pb2, engine_pb2_grpc
@@ -39,14 +40,16 @@ class EngineService(engine_pb2_grpc.EngineServiceServicer):
     def __init__(
         self,
         *,
-        mailbox: Mailbox,
+        commands: Commands,
         tokenizer: Tokenizer,
+        texts: TokenTexts,
         bounds: Bounds,
         welcome: engine_pb2.Welcome,
     ) -> None:
         """`welcome` is complete but for the epoch."""
-        self._mailbox = mailbox
+        self._commands = commands
         self._tokenizer = tokenizer
+        self._texts = texts
         self._bounds = bounds
         self._welcome = welcome
         self._serving = False
@@ -78,7 +81,14 @@ class EngineService(engine_pb2_grpc.EngineServiceServicer):
         welcome.CopyFrom(self._welcome)
         welcome.epoch = hello.epoch
         try:
-            await Stream(requests, context, self._mailbox, self._bounds).run(welcome)
+            stream = Stream(
+                requests,
+                context,
+                commands=self._commands,
+                bounds=self._bounds,
+                texts=self._texts,
+            )
+            await stream.run(welcome, translate.MODES[hello.batching_mode])
         finally:
             log.info("gateway disconnected")
 
@@ -128,5 +138,5 @@ class EngineService(engine_pb2_grpc.EngineServiceServicer):
     async def drain(self) -> None:
         """Takes no new stream, offers no more capacity, and waits until the open one has ended."""
         self._draining = True
-        self._mailbox.post(Drain(for_good=True))
+        self._commands.post(Drain(for_good=True))
         await self._idle.wait()

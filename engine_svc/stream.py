@@ -1,7 +1,7 @@
 """One open `Serve` stream: reads the gateway's messages, sends the engine's.
 
-It holds the stream's side of the grammar and the signs of life; what is inside the
-engine is the engine thread's. Made by `service`, which lets in one at a time.
+It holds the stream's side of the grammar and the signs of life; `answers` makes the
+text, what is inside the engine is the loop's. Made by `service`, one at a time.
 """
 
 from __future__ import annotations
@@ -11,9 +11,12 @@ import time
 from collections.abc import AsyncIterator, Coroutine
 from typing import TYPE_CHECKING, Any, Final
 
-from engine_svc import translate
-from engine_svc.mailbox import Mailbox, Outbox, ReportsOverflow
+from engine_svc import metrics, translate
+from engine_svc.answers import Answers
+from engine_svc.batching_mode import BatchingMode
+from engine_svc.mailbox import Commands, Outbox, ReportsOverflow
 from engine_svc.messages import Attach, Cancel, Detach, Drain
+from engine_svc.token_texts import TokenTexts
 from engine_svc.translate import Bounds
 from ssjf.engine.v1 import engine_pb2
 from ssjf.wire import logs
@@ -33,30 +36,38 @@ class Stream:
     """A stream whose hello has been accepted; `run` lasts as long as it does."""
 
     def __init__(
-        self, requests: Requests, context: Context, mailbox: Mailbox, bounds: Bounds
+        self,
+        requests: Requests,
+        context: Context,
+        *,
+        commands: Commands,
+        bounds: Bounds,
+        texts: TokenTexts,
     ) -> None:
         self._requests = requests
         self._context = context
-        self._mailbox = mailbox
+        self._commands = commands
         self._bounds = bounds
+        self._answers = Answers(texts, time.monotonic)
         self._outbox = Outbox()
         self._writing = asyncio.Lock()
-        self._live: set[int] = set()
         self._batch_id = 0
         self._draining = False
         self._heard_s = time.monotonic()
 
-    async def run(self, welcome: engine_pb2.Welcome) -> None:
+    async def run(self, welcome: engine_pb2.Welcome, mode: BatchingMode) -> None:
         """Serves until either side ends the stream or falls silent; then frees everything.
 
         Raises InvalidRequest where the gateway breaks the grammar.
         """
         await self._write(engine_pb2.ServeResponse(welcome=welcome))
-        self._mailbox.post(Attach(self._outbox.put))
+        self._commands.post(Attach(self._outbox.put, mode))
         try:
             await _first_of(self._read(), self._send(), self._beat(), self._listen_for_silence())
         finally:
-            self._mailbox.post(Detach())
+            self._commands.post(Detach())
+            metrics.observe_cancelled(len(self._answers.live))
+            metrics.observe_detached(welcome.limits.kv_tokens)
 
     async def _read(self) -> None:
         async for message in self._requests:
@@ -68,11 +79,10 @@ class Stream:
             case "batch":
                 self._start(message.batch)
             case "cancel":
-                self._live.difference_update(message.cancel.sequence_ids)
-                self._mailbox.post(Cancel(tuple(message.cancel.sequence_ids)))
+                self._cancel(tuple(message.cancel.sequence_ids))
             case "drain":
                 self._draining = True
-                self._mailbox.post(Drain())
+                self._commands.post(Drain())
             case "heartbeat":
                 pass
             case "hello":
@@ -86,11 +96,16 @@ class Stream:
             raise _broken("batch", "nothing comes after drain but cancel and heartbeat")
         if batch.batch_id <= self._batch_id:
             raise _broken("batch.batch_id", f"is {batch.batch_id} after {self._batch_id}")
-        if len(ids) != len(batch.sequences) or ids & self._live:
+        if len(ids) != len(batch.sequences) or not ids.isdisjoint(self._answers.live):
             raise _broken("batch.sequences.sequence_id", "is used twice")
         self._batch_id = batch.batch_id
-        self._live |= ids
-        self._mailbox.post(translate.start(batch, self._bounds))
+        command = translate.start(batch, self._bounds)
+        self._answers.start(command)
+        self._commands.post(command)
+
+    def _cancel(self, sequence_ids: tuple[int, ...]) -> None:
+        metrics.observe_cancelled(self._answers.forget(sequence_ids))
+        self._commands.post(Cancel(sequence_ids))
 
     async def _send(self) -> None:
         while True:
@@ -99,10 +114,12 @@ class Stream:
             except ReportsOverflow as error:
                 logs.get_logger().warning("gateway stopped reading", reason=str(error))
                 return
-            for message in translate.responses(report):
+            answered = self._answers.read(report)
+            if answered.stopped:
+                self._commands.post(Cancel(answered.stopped))
+            metrics.observe(answered.report)
+            for message in translate.responses(answered):
                 await self._write(message)
-            self._live.difference_update(finished.sequence_id for finished in report.finished)
-            self._live.difference_update(failed.sequence_id for failed in report.failed)
             if report.drained:
                 return
 

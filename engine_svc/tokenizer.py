@@ -1,7 +1,7 @@
 """Text to token ids under the model's chat template, and back.
 
 What users write is text: the string of a special token in it never becomes that
-token. Thread-safe; the service encodes in threads while the engine decodes.
+token. Thread-safe; the service encodes in threads while the stream decodes.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import tokenizers
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,24 @@ class Tokenizer:
         """Text of token ids, special tokens left out."""
         return self._tokenizer.decode(token_ids, skip_special_tokens=True)
 
+    def token_bytes(self) -> list[bytes] | None:
+        """What each token adds to a text, by id; None where that depends on its neighbours.
+
+        Byte-level vocabularies (GPT-2) have this property, SentencePiece's have not. Special
+        tokens add nothing.
+        """
+        if not isinstance(self._tokenizer.decoder, tokenizers.decoders.ByteLevel):
+            return None
+        vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
+        pieces = [b""] * (max(vocabulary.values(), default=-1) + 1)
+        for token, token_id in vocabulary.items():
+            pieces[token_id] = _bytes_of(token)
+        for token_id in self._special_ids.values():
+            pieces[token_id] = b""
+        # Taken at its word only where it keeps it.
+        joined = b"".join(pieces).decode(errors="replace")
+        return pieces if joined == self.decode(range(len(pieces))) else None
+
     def encode_prompt(self, prompt: str) -> list[int]:
         """One user message under the chat template; the bare text where there is none."""
         if self.has_chat_template:
@@ -105,6 +124,20 @@ class Tokenizer:
 
     def _text_ids(self, text: str) -> list[int]:
         return self._as_text.encode(text, add_special_tokens=False).ids
+
+
+_BYTES: Final = {
+    character: byte
+    for byte, character in bytes_to_unicode().items()  # type: ignore[no-untyped-call]
+}
+"""The characters that stand for bytes in a byte-level vocabulary."""
+
+
+def _bytes_of(token: str) -> bytes:
+    """Bytes of a token of a byte-level vocabulary; added tokens may be ordinary text."""
+    if all(character in _BYTES for character in token):
+        return bytes(map(_BYTES.__getitem__, token))
+    return token.encode()
 
 
 class _Disguise:

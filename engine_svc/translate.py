@@ -9,24 +9,31 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from google.protobuf.message import DecodeError
 
-from engine_svc.kv_cache import CacheShape
-from engine_svc.messages import Failed, Finished, NewToken, Report, Start, TokenLogprobs
-from engine_svc.model.loading import LoadedModel
+from engine_svc.answers import Answered
+from engine_svc.batching_mode import BatchingMode
+from engine_svc.messages import Failed, Finished, Ready, Report, Start, TokenLogprobs
 from engine_svc.params import SamplingParams
 from engine_svc.scheduler import Capacity
 from engine_svc.sequence import FailureCode, FinishReason, Sequence
-from engine_svc.tokenizer import Message
+from engine_svc.tokenizer import Message, Tokenizer
 from ssjf.engine.v1 import engine_pb2, prompt_pb2, sampling_pb2
 from ssjf.wire.errors import InvalidRequest, Violation
 
 MAX_PROMPT_BYTES: Final = 1 << 20
 MAX_LOGPROBS: Final = 20
+MAX_SALT_BYTES: Final = 256
+
+MODES: Final = {
+    engine_pb2.BATCHING_MODE_NONE: BatchingMode.NONE,
+    engine_pb2.BATCHING_MODE_DYNAMIC: BatchingMode.DYNAMIC,
+    engine_pb2.BATCHING_MODE_CONTINUOUS: BatchingMode.CONTINUOUS,
+}
 
 REASONS: Final = {
     FinishReason.EOS: sampling_pb2.FINISH_REASON_EOS,
@@ -80,8 +87,16 @@ def sequence(message: engine_pb2.Sequence, bounds: Bounds) -> Sequence:
     _require(bool(prompt), "the prompt has no tokens")
     _require(max(ids, default=0) < bounds.vocabulary_size, "token id beyond the vocabulary")
     _require(params.max_tokens <= room, "prompt and max_tokens exceed the context")
-    forced = _forced_tokens(message.benchmark_payload, params, bounds)
-    return Sequence(message.sequence_id, prompt, params, message.request_id, forced)
+    _require(len(message.cache_salt.encode()) <= MAX_SALT_BYTES, "cache_salt is too long")
+    return Sequence(
+        message.sequence_id,
+        prompt,
+        params,
+        message.request_id,
+        _forced_tokens(message.benchmark_payload, params, bounds),
+        cache_salt=message.cache_salt,
+        kv_reservation_tokens=message.kv_reservation_tokens or None,
+    )
 
 
 def sampling(message: sampling_pb2.SamplingParams) -> SamplingParams:
@@ -169,32 +184,34 @@ def _invalid(field: str, description: str) -> InvalidRequest:
     return InvalidRequest([Violation(field, description)])
 
 
-def responses(report: Report) -> Iterator[engine_pb2.ServeResponse]:
-    """The messages of one report: its step, then endings, then what is free."""
-    if report.tokens:
-        yield engine_pb2.ServeResponse(
-            step=engine_pb2.StepOutput(
-                step=report.step,
-                step_ms=report.step_ms,
-                sequences=[_tokens(token) for token in report.tokens],
-            )
-        )
-    yield from (engine_pb2.ServeResponse(finished=_finished(f)) for f in report.finished)
-    yield from (engine_pb2.ServeResponse(error=_failed(f)) for f in report.failed)
+def responses(answered: Answered) -> Iterator[engine_pb2.ServeResponse]:
+    """The messages of one report: its tokens and ends, then what is free."""
+    report = answered.report
+    if report.sequence_ids or report.finished or report.failed:
+        yield engine_pb2.ServeResponse(step=_step(report, answered.texts))
     if report.capacity is not None:
         yield engine_pb2.ServeResponse(capacity=_capacity(report.capacity, report.batch_id))
     if report.drained:
         yield engine_pb2.ServeResponse(drained=engine_pb2.Drained())
 
 
-def _tokens(token: NewToken) -> engine_pb2.SequenceTokens:
-    return engine_pb2.SequenceTokens(
-        sequence_id=token.sequence_id,
-        first_index=token.index,
-        token_ids=[token.token_id],
-        text=token.text,
-        logprobs=[] if token.logprobs is None else [_token_logprobs(token.logprobs)],
+def _step(report: Report, texts: Iterable[str]) -> engine_pb2.StepOutput:
+    step = engine_pb2.StepOutput(
+        step=report.step,
+        step_ms=report.step_ms,
+        sequence_ids=report.sequence_ids,
+        indices=report.indices,
+        token_ids=report.token_ids,
+        texts=texts,
+        finished=map(_finished, report.finished),
+        errors=map(_failed, report.failed),
     )
+    if report.logprobs is not None:
+        for row, sequence_id in enumerate(report.sequence_ids):
+            if sequence_id in report.logprobs:
+                step.logprob_rows.append(row)
+                step.logprobs.append(_token_logprobs(report.logprobs[sequence_id]))
+    return step
 
 
 def _token_logprobs(logprobs: TokenLogprobs) -> sampling_pb2.TokenLogprobs:
@@ -212,7 +229,7 @@ def _finished(finished: Finished) -> engine_pb2.SequenceFinished:
         stop_string=finished.ending.stop_string,
         stop_token_id=finished.ending.stop_token_id,
         prompt_tokens=finished.prompt_tokens,
-        cached_prompt_tokens=0,
+        cached_prompt_tokens=finished.cached_prompt_tokens,
         output_tokens=finished.output_tokens,
         prefill_ms=finished.prefill_ms,
         decode_ms=finished.decode_ms,
@@ -237,31 +254,26 @@ def _capacity(capacity: Capacity, batch_id: int) -> engine_pb2.Capacity:
     )
 
 
-def model_info(loaded: LoadedModel, name: str) -> engine_pb2.ModelInfo:
+def model_info(ready: Ready, tokenizer: Tokenizer, name: str) -> engine_pb2.ModelInfo:
     """What model is served."""
     return engine_pb2.ModelInfo(
         name=name,
-        architecture=loaded.config.family,
-        vocabulary_size=loaded.config.vocabulary_size,
-        vocabulary_hash=loaded.tokenizer.vocabulary_hash(),
-        eos_token_ids=sorted(loaded.eos_token_ids),
-        has_chat_template=loaded.tokenizer.has_chat_template,
-        parameters=loaded.parameters,
-        dtype=str(loaded.model.dtype).removeprefix("torch."),
-        device=str(loaded.model.device),
+        architecture=ready.architecture,
+        vocabulary_size=ready.vocabulary_size,
+        vocabulary_hash=tokenizer.vocabulary_hash(),
+        eos_token_ids=ready.eos_token_ids,
+        has_chat_template=tokenizer.has_chat_template,
+        parameters=ready.parameters,
+        dtype=ready.dtype,
+        device=ready.device,
     )
 
 
-def limits(shape: CacheShape) -> engine_pb2.EngineLimits:
+def limits(ready: Ready) -> engine_pb2.EngineLimits:
     """What the engine can hold."""
     return engine_pb2.EngineLimits(
-        max_sequences=shape.max_sequences,
-        max_context_tokens=shape.max_context_tokens,
-        kv_tokens=shape.total_blocks * shape.block_tokens,
+        max_sequences=ready.max_sequences,
+        max_context_tokens=ready.max_context_tokens,
+        kv_tokens=ready.kv_tokens,
+        kv_block_tokens=ready.kv_block_tokens,
     )
-
-
-def batching_modes(shape: CacheShape) -> list[engine_pb2.BatchingMode.ValueType]:
-    """The modes that the engine can run; NONE only where nothing could be batched."""
-    alone = [engine_pb2.BATCHING_MODE_NONE] if shape.max_sequences == 1 else []
-    return [*alone, engine_pb2.BATCHING_MODE_CONTINUOUS]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
@@ -24,18 +25,59 @@ class GatewaySettings(ServiceSettings):
     """Engines behind the queue, as host:port, separated by commas."""
     predictor: str = "127.0.0.1:50052"
     """The predictor, as host:port; "none" to run on the prior alone."""
-    policy: str = "ssjf"
-    """Order of the queue: fcfs, ssjf or oracle (benchmarks only)."""
+    policy: str = "default"
+    """Order of the queue: fcfs, ssjf, bounded-ssjf, tail-ssjf, ssjf-ageing, hrrn or oracle
+    (benchmarks only); "default" is the best of them."""
+    alpha: float | None = Field(default=None, ge=1)
+    """bounded-ssjf, tail-ssjf: later arrivals start before a request for at most (alpha - 1) of
+    the work ahead of it; 1 is FCFS up to a batch, inf no bound; the policy's own unless set."""
+    tail: float = Field(default=1.2, ge=1, allow_inf_nan=False)
+    """tail-ssjf: completion times to aim below, as a multiple of first come, first served's p99."""
+    tail_longest: float = Field(default=2.0, ge=1, allow_inf_nan=False)
+    """tail-ssjf: how many times as long the longest 0.8 % of requests may take."""
+    ageing_s_per_token: float = Field(default=0.05, ge=0, allow_inf_nan=False)
+    """ssjf-ageing: a request goes before one that is shorter by a token if it came this much
+    earlier."""
+    batching: Literal["none", "dynamic", "continuous"] = "continuous"
+    """none: one request at a time; dynamic: batches that run to completion; continuous: every
+    free place is filled at once."""
+    max_batch: int = Field(default=256, ge=1, le=1_000_000)
+    """Requests that an engine may run at once, as far as it can."""
+    max_batch_wait_ms: float = Field(default=50.0, ge=0, le=60_000, allow_inf_nan=False)
+    """dynamic: how long the first request of a batch waits for company at most."""
     max_queued: int = Field(default=1024, ge=1, le=1_000_000)
     """Requests that may wait; more are refused with RESOURCE_EXHAUSTED."""
+    max_queued_tokens: int | None = Field(default=None, ge=1)
+    """Tokens that may wait, prompt plus max_tokens of each request; no limit unless set."""
+    max_running: int | None = Field(default=None, ge=1)
+    """Requests that may run at once over all engines; no limit unless set."""
+    standard_share: float = Field(default=0.1, ge=0, lt=0.5)
+    """Share of the work that class standard gets whatever class urgent has waiting."""
+    batch_share: float = Field(default=0.05, ge=0, lt=0.5)
+    """The same of class batch, whatever the classes above have waiting."""
+    tenants: Path | None = None
+    """TOML file of tenants and their bearer tokens, read again when it changes; without it
+    everyone may do everything."""
+    refuse_hopeless: bool = True
+    """Refuse a request at once whose deadline passes before its turn is predicted to come."""
     queue_timeout_s: float = Field(default=600.0, gt=0, le=86_400, allow_inf_nan=False)
     """Seconds that a request may wait before it fails with DEADLINE_EXCEEDED."""
     max_passes: int = Field(default=64, ge=0)
     """Requests that may start past one whose KV tokens do not fit yet."""
     prediction_budget_ms: float = Field(default=50.0, ge=0, le=60_000, allow_inf_nan=False)
     """Milliseconds that a request waits for its prediction; then it is queued under the prior."""
+    skip_idle_predictions: bool = True
+    """Do not wait for a request's prediction where nothing waits and a place is free."""
     prediction_timeout_s: float = Field(default=5.0, gt=0, le=600)
     """Seconds after which a late prediction is given up."""
+    fallback_tau_b: float = Field(default=0.1, ge=-1, le=1)
+    """Kendall's tau-b of predicted against actual tokens below which HRRN on known quantities
+    orders the queue, until it is 0.05 above; -1 never."""
+    quality_window: int = Field(default=256, ge=32, le=10_000)
+    """Finished requests that tau-b is taken over."""
+    kv_reserve: Literal["max", "predicted"] = "max"
+    """KV tokens that a request reserves: prompt plus max_tokens, or prompt plus the predicted
+    90th percentile, which packs more in and may have to compute some of it again."""
     prior_tokens: float = Field(default=256.0, gt=0, le=1_000_000)
     """Output tokens that the prior starts from."""
     prefill_token_ms: float = Field(default=0.05, ge=0, allow_inf_nan=False)
@@ -56,8 +98,9 @@ class GatewaySettings(ServiceSettings):
     @field_validator("policy")
     @classmethod
     def _known_policy(cls, name: str) -> str:
-        if name not in policy.names():
-            raise ValueError(f"there are: {', '.join(policy.names())}")
+        names = ("default", *policy.names())
+        if name not in names:
+            raise ValueError(f"there are: {', '.join(names)}")
         return name
 
     @field_validator("engines")

@@ -8,21 +8,26 @@ only, so nothing here needs a lock. Every accepted request ends in the ledger on
 from __future__ import annotations
 
 import asyncio
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Protocol
 
-from gateway_svc import metrics
+from gateway_svc import endings, metrics
 from gateway_svc.ledger import Ledger, Outcome
-from gateway_svc.live import GappedOutput, LiveRequest
-from gateway_svc.prior import PromptLengthPrior
-from gateway_svc.scheduling.core import BrokenInvariant, CoreFull, Expiry, SchedulingCore
+from gateway_svc.live import GappedOutput, LiveRequest, Where
+from gateway_svc.predictor_client import Forecast
+from gateway_svc.scheduling.core import SchedulingCore
 from gateway_svc.scheduling.credits import Room
-from gateway_svc.scheduling.job import Job
+from gateway_svc.scheduling.invariants import BrokenInvariant
+from gateway_svc.scheduling.quota import Tenant
+from gateway_svc.tally import Tally
+from gateway_svc.throughput import TokenRate
 from ssjf.engine.v1 import engine_pb2
 from ssjf.wire import errors
+
+PROGRESS_TOKENS = 32
+"""The core hears of a running answer once in so many of its tokens."""
 
 
 class Engine(Protocol):
@@ -30,6 +35,13 @@ class Engine(Protocol):
 
     key: str
     name: str
+    rate: TokenRate
+    places: int
+    """Sequences that it may run at once."""
+
+    @property
+    def may_start(self) -> bool:
+        """Whether, by its own last word, it can be given sequences in this batching mode."""
 
     def send_batch(self, batch: engine_pb2.ScheduledBatch) -> None:
         """Starts sequences."""
@@ -39,65 +51,43 @@ class Engine(Protocol):
 
 
 class Dispatcher:
-    """The queue with its live requests and engines."""
+    """The queue with its live requests and engines.
+
+    `ended` is told of every request that its engine has finished.
+    """
 
     def __init__(
         self,
         core: SchedulingCore,
-        prior: PromptLengthPrior,
         clock: Callable[[], float],
         engines_changed: Callable[[], None] = lambda: None,
+        ended: Callable[[LiveRequest, float], None] = lambda _live, _now_s: None,
     ) -> None:
         self.core = core
-        self.prior = prior
         self.ledger = Ledger()
+        self.tally = Tally()
+        self.rate = TokenRate()
         self.engines: dict[str, Engine] = {}
-        self.draining = False
         self._clock = clock
         self._engines_changed = engines_changed
+        self._ended = ended
         self._live: dict[int, LiveRequest] = {}
-        self._ids: set[str] = set()
-        self._idle = asyncio.Event()
-        self._idle.set()
         self._timer: asyncio.TimerHandle | None = None
-        self._finish_interval_s = 1.0
-        self._last_finish_s = clock()
 
     # Requests ---------------------------------------------------------------
-
-    @contextmanager
-    def reserve(self, request_id: str, max_queued: int) -> Iterator[None]:
-        """Holds the id while its request is here. Raises DuplicateRequest, QueueFull, Draining."""
-        if self.draining:
-            raise errors.Draining("the gateway is shutting down", retry_after_s=1.0)
-        if request_id in self._ids:
-            raise errors.DuplicateRequest(f"request_id {request_id} is in the gateway already")
-        preparing = len(self._ids) - len(self._live)
-        if preparing + self.core.waiting_count >= max_queued:
-            raise self._queue_full(max_queued)
-        self._ids.add(request_id)
-        self._idle.clear()
-        try:
-            yield
-        finally:
-            self._ids.discard(request_id)
-            if not self._ids:
-                self._idle.set()
 
     @contextmanager
     def place(self, live: LiveRequest) -> Iterator[int]:
         """Queues the request and frees whatever it holds on the way out, whatever happened.
 
-        Yields the number of requests waiting, this one included, as it was queued.
+        Yields the number of requests waiting, this one included, as it was queued. Raises
+        CoreFull at a limit.
         """
-        now_s = self._clock()
-        live.moments.queued_s = now_s
-        try:
-            self.core.submit(live.job)
-        except CoreFull as full:
-            raise self._queue_full(self.core.waiting_count) from full
+        live.moments.queued_s = self._clock()
+        self.core.submit(live.job)
         self.ledger.accepted += 1
         self._live[live.job.job_id] = live
+        self._move(live, Where.QUEUE)
         queue_length = self.core.waiting_count
         outcome = Outcome.FAILED
         try:
@@ -105,20 +95,27 @@ class Dispatcher:
             yield queue_length
             outcome = Outcome.FINISHED
         except asyncio.CancelledError:
-            at_deadline = _at_deadline(live.job, self._clock())
+            at_deadline = endings.at_deadline(live.job, self._clock())
             outcome = Outcome.FAILED if at_deadline else Outcome.CANCELLED
             raise
         finally:
             self._release(live, outcome)
 
-    def reprice(self, job_id: int, predicted_tokens: float) -> None:
-        """Takes a late prediction into account, if the job still waits."""
+    def foretold(self, job_id: int, forecast: Forecast) -> None:
+        """Takes a late prediction into account: a job that waits moves, another is told."""
         live = self._live.get(job_id)
-        if live is not None and self.core.reprice(job_id, predicted_tokens):
-            live.job = replace(live.job, predicted_tokens=predicted_tokens)
-            live.from_model = True
+        if live is None:
+            return
+        job = replace(
+            live.job, predicted_tokens=forecast.tokens, predicted_p90_tokens=forecast.p90_tokens
+        )
+        if self.core.reprice(job_id, forecast.tokens, forecast.p90_tokens):
             self.ledger.repriced += 1
             metrics.PREDICTIONS.labels("repriced").inc()
+        where = live.where
+        self._move(live, Where.GONE)  # the tally counts predicted tokens
+        live.job, live.from_model = job, True
+        self._move(live, where)
 
     def refused(self, reason: str) -> None:
         """Counts a request that was refused before the queue."""
@@ -135,26 +132,42 @@ class Dispatcher:
         self.ledger.predictions_failed += 1
         metrics.PREDICTIONS.labels("failed").inc()
 
-    def observe_finished(self, live: LiveRequest, now_s: float) -> None:
-        """Feeds a finished request's figures to the metrics."""
-        moments = live.moments
-        metrics.JCT.observe(now_s - moments.received_s)
-        metrics.OUTPUT_TOKENS.inc(live.output_tokens)
-        if live.output_tokens:
-            metrics.TTFT.observe(moments.first_token_s - moments.received_s)
-            ratio = live.job.expected_output_tokens / live.output_tokens
-            metrics.PREDICTION_RATIO.observe(ratio)
+    def prediction_skipped(self) -> None:
+        """Counts a request that needed no prediction: a place was free."""
+        self.ledger.predictions_skipped += 1
+        metrics.PREDICTIONS.labels("skipped").inc()
+
+    @property
+    def live_count(self) -> int:
+        """Requests accepted and not ended."""
+        return len(self._live)
+
+    @property
+    def free_places(self) -> int:
+        """Requests that could start now, by what engines can run and do run."""
+        places = sum(engine.places for engine in self.engines.values())
+        return places - self.core.running_count
 
     def live(self, job_id: int) -> LiveRequest:
         """The live request of that number. Raises KeyError where there is none."""
         return self._live[job_id]
+
+    def set_tenants(self, tenants: Sequence[Tenant]) -> None:
+        """Takes other weights and limits; what is accepted stays accepted."""
+        self.core.set_tenants(tenants)
+        self.pump()
+
+    def fail_all(self, make: Callable[[], errors.SsjfError]) -> None:
+        """Ends every live request with an error of its own."""
+        for live in self._live.values():
+            live.fail(make())
 
     # Engines ----------------------------------------------------------------
 
     def engine_joined(self, engine: Engine, max_job_tokens: int) -> None:
         """An engine is there; it gets work once it has said what it has free."""
         self.engines[engine.key] = engine
-        self.core.join(engine.key, Room(0, 0), max_job_tokens)
+        self.core.join(engine.key, Room(0, 0), max_job_tokens, engine.places)
         metrics.ENGINES.set(len(self.engines))
         self._engines_changed()
 
@@ -164,9 +177,13 @@ class Dispatcher:
             return
         departure = self.core.leave(engine.key)
         for job in departure.requeued:
-            self._live[job.job_id].requeue(self._clock())
+            live = self._live[job.job_id]
+            live.requeue(self._clock())
+            self._move(live, Where.QUEUE)
         for job in departure.lost:
             live = self._live[job.job_id]
+            self._move(live, Where.GONE)
+            live.stop()
             live.fail(errors.EngineLost(live.output_tokens))
         metrics.ENGINES.set(len(self.engines))
         self._engines_changed()
@@ -179,145 +196,149 @@ class Dispatcher:
         self.pump()
 
     def step(self, engine: Engine, output: engine_pb2.StepOutput) -> None:
-        """Fans one step's tokens out to their requests."""
+        """Fans one step's tokens out to their requests, then takes its ends.
+
+        Raises ValueError where the columns are not of one length.
+        """
         now_s = self._clock()
-        for tokens in output.sequences:
-            live = self._owned(engine, tokens.sequence_id)
-            if live is None:
+        key, all_live = engine.key, self._live
+        logprobs = dict(zip(output.logprob_rows, output.logprobs, strict=True))
+        columns = output.sequence_ids, output.indices, output.token_ids, output.texts
+        taken = dropped = 0
+        for row, (job_id, index, token_id, text) in enumerate(zip(*columns, strict=True)):
+            live = all_live.get(job_id)
+            if live is None or live.engine_key != key:
+                dropped += 1
                 continue
             try:
-                fresh = live.push(tokens, now_s)
+                fresh = live.push(index, token_id, text, now_s, logprobs.get(row))
             except GappedOutput:
                 live.fail(errors.EngineLost(live.output_tokens))
                 continue
-            if not fresh:
-                metrics.DROPPED_MESSAGES.inc()
-            self.core.has_output(tokens.sequence_id)
+            taken += fresh
+            dropped += not fresh
+            if not index % PROGRESS_TOKENS:
+                self.core.progress(job_id, live.output_tokens)
+        if taken:
+            self.rate.add(taken, now_s)
+            engine.rate.add(taken, now_s)
+        if dropped:
+            metrics.DROPPED_MESSAGES.inc(dropped)
+        for finished in output.finished:
+            self._sequence_finished(engine, finished, now_s)
+        for failure in output.errors:
+            self._sequence_failed(engine, failure)
 
-    def sequence_finished(self, engine: Engine, finished: engine_pb2.SequenceFinished) -> None:
-        """A sequence has ended well."""
+    def _sequence_finished(
+        self, engine: Engine, finished: engine_pb2.SequenceFinished, now_s: float
+    ) -> None:
         live = self._owned(engine, finished.sequence_id)
         if live is None:
             return
-        self.core.finished(finished.sequence_id)
+        self._stopped(live)
         if finished.output_tokens != live.output_tokens:  # its last tokens never came
             live.fail(errors.EngineLost(live.output_tokens))
             return
-        self.prior.learn(finished.prompt_tokens, finished.output_tokens)
-        now_s = self._clock()
-        self._finish_interval_s += 0.1 * (now_s - self._last_finish_s - self._finish_interval_s)
-        self._last_finish_s = now_s
         live.finish(finished)
+        self._ended(live, now_s)
 
-    def sequence_failed(self, engine: Engine, failure: engine_pb2.SequenceError) -> None:
-        """A sequence has failed at its engine."""
+    def _sequence_failed(self, engine: Engine, failure: engine_pb2.SequenceError) -> None:
         live = self._owned(engine, failure.sequence_id)
-        if live is None:
-            return
-        self.core.finished(failure.sequence_id)
-        live.fail(_failure(failure))
+        if live is not None:
+            self._stopped(live)
+            live.fail(endings.failed(failure))
 
     def pump(self) -> None:
         """Gives every engine what fits now."""
-        self._expire()
+        now_s = self._clock()  # one time for all: what is not due yet sets the timer below
+        self._expire(now_s)
         if self.core.waiting_count:
             for engine in self.engines.values():
-                self._feed(engine)
-        self._observe_levels()
-
-    # Shutdown ---------------------------------------------------------------
-
-    async def drain(self) -> None:
-        """Refuses new requests and returns when none is left; cancelled, it fails the rest."""
-        self.draining = True
-        try:
-            await self._idle.wait()
-        finally:
-            for live in self._live.values():
-                live.fail(errors.Interrupted("the gateway stopped", retry_after_s=1.0))
+                if engine.may_start:
+                    self._feed(engine, now_s)
+        self._arm_timer(now_s)
+        metrics.WAITING.set(self.core.waiting_count)
+        metrics.RUNNING.set(self.core.running_count)
 
     def check(self) -> None:
-        """Raises BrokenInvariant where core, live requests and ledger disagree."""
+        """Raises BrokenInvariant where core, live requests, tally and ledger disagree."""
         self.core.check()
         if self.ledger.open != len(self._live):
             raise BrokenInvariant(f"{self.ledger.open} open in the ledger, {len(self._live)} live")
         if self.core.waiting_count + self.core.running_count > len(self._live):
             raise BrokenInvariant("the core has jobs that are not live")
+        groups = self.tally.groups.values()
+        counted = sum(each.waiting for each in groups), sum(each.running for each in groups)
+        if counted != (self.core.waiting_count, self.core.running_count):
+            raise BrokenInvariant(f"the tally counts {counted}, the core otherwise")
 
     # Inside -----------------------------------------------------------------
 
-    def _feed(self, engine: Engine) -> None:
-        now_s = self._clock()
+    def _feed(self, engine: Engine, now_s: float) -> None:
         batch = self.core.next_batch(engine.key, now_s)
         if batch is None:
             return
         sequences = []
         for job in batch.jobs:
             live = self._live[job.job_id]
-            live.start(engine.name, now_s)
-            metrics.QUEUE_WAIT.observe(now_s - live.moments.queued_s)
+            live.start(engine.key, engine.name, now_s)
+            self._move(live, Where.ENGINE)
+            waited_s = now_s - live.moments.queued_s
+            metrics.QUEUE_WAIT.labels(job.priority.name.lower()).observe(waited_s)
             sequences.append(live.sequence)
         engine.send_batch(engine_pb2.ScheduledBatch(batch_id=batch.batch_id, sequences=sequences))
 
     def _owned(self, engine: Engine, job_id: int) -> LiveRequest | None:
         """The live request that this engine runs; what it says of others is dropped."""
-        if self.core.engine_of(job_id) == engine.key:
-            return self._live.get(job_id)
+        live = self._live.get(job_id)
+        if live is not None and live.engine_key == engine.key:
+            return live
         metrics.DROPPED_MESSAGES.inc()
         return None
+
+    def _stopped(self, live: LiveRequest) -> None:
+        """Its engine is done with it."""
+        self.core.finished(live.job.job_id, live.output_tokens)
+        self._move(live, Where.GONE)
+        live.stop()
+        self._pause_if_idle()
 
     def _release(self, live: LiveRequest, outcome: Outcome) -> None:
         del self._live[live.job.job_id]
         engine_key = self.core.cancel(live.job.job_id)
+        self._move(live, Where.GONE)
+        self._pause_if_idle()
         if engine_key in self.engines:
             self.engines[engine_key].send_cancel(live.job.job_id)
         self.ledger.end(outcome)
         metrics.REQUESTS.labels(outcome.value).inc()
         self.pump()  # what it held up may start
 
-    def _expire(self) -> None:
-        for job, expiry in self.core.expire(self._clock()):
-            self._live[job.job_id].fail(_expired(job, expiry))
-        self._arm_timer()
+    def _move(self, live: LiveRequest, where: Where) -> None:
+        """Keeps the tally in step with where a request is."""
+        if live.where is Where.QUEUE:
+            self.tally.waits_no_more(live.job)
+        elif live.where is Where.ENGINE:
+            self.tally.runs_no_more(live.job)
+        live.where = where
+        if where is Where.QUEUE:
+            self.tally.waits(live.job)
+        elif where is Where.ENGINE:
+            self.tally.runs(live.job)
 
-    def _arm_timer(self) -> None:
+    def _pause_if_idle(self) -> None:
+        if not self.core.running_count:
+            self.rate.pause()
+
+    def _expire(self, now_s: float) -> None:
+        for job, expiry in self.core.expire(now_s):
+            live = self._live[job.job_id]
+            self._move(live, Where.GONE)
+            live.fail(endings.expired(job, expiry))
+
+    def _arm_timer(self, now_s: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        wait_s = self.core.next_expiry_s() - self._clock()
         # A day at most: the loop cannot wait for ever, and re-arming is cheap.
-        delay_s = min(max(wait_s, 0.0), 86_400.0)
+        delay_s = min(max(self.core.next_wake_s(now_s) - now_s, 0.0), 86_400.0)
         self._timer = asyncio.get_running_loop().call_later(delay_s, self.pump)
-
-    def _observe_levels(self) -> None:
-        metrics.WAITING.set(self.core.waiting_count)
-        metrics.RUNNING.set(self.core.running_count)
-
-    def _queue_full(self, waiting: int) -> errors.QueueFull:
-        retry_s = min(max(self._finish_interval_s, 0.1), 60.0)
-        return errors.QueueFull("queue", f"{waiting} requests are waiting", retry_s)
-
-
-def _at_deadline(job: Job, now_s: float) -> bool:
-    """Whether a cancellation at `now_s` is the deadline's.
-
-    At the deadline the client's own timer cancels the call, mostly before ours fires: grpc
-    rounds what is left up, by 1 % at most, and the request was on its way for a while.
-    """
-    early_s = 0.05 + 0.01 * (job.deadline_s - job.arrival_s)
-    return math.isfinite(job.deadline_s) and now_s >= job.deadline_s - early_s
-
-
-def _expired(job: Job, expiry: Expiry) -> errors.SsjfError:
-    if expiry is Expiry.DEADLINE:
-        return errors.DeadlinePassed(f"the deadline of {job.request_id} passed in the queue")
-    return errors.QueueTimeout("the request waited too long in the queue", retry_after_s=1.0)
-
-
-def _failure(failure: engine_pb2.SequenceError) -> errors.SsjfError:
-    match failure.code:
-        case engine_pb2.SEQUENCE_ERROR_CODE_KV_EXHAUSTED:
-            return errors.KvExhausted("the engine ran out of KV cache", retry_after_s=1.0)
-        case engine_pb2.SEQUENCE_ERROR_CODE_NUMERIC:
-            return errors.NumericFault("the model produced no finite probabilities")
-        case _:
-            return errors.Internal("the engine failed on this request")

@@ -8,13 +8,15 @@ that says nothing for three heartbeats is dead, whatever its TCP connection says
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import grpc
 
 from gateway_svc.dispatcher import Dispatcher
+from gateway_svc.throughput import TokenRate
 from ssjf.engine.v1 import engine_pb2, engine_pb2_grpc
 from ssjf.wire import channel, logs
 from ssjf.wire.errors import IncompatiblePeer, decode
@@ -28,6 +30,15 @@ DEAD_AFTER_S: Final = 3 * HEARTBEAT_S
 RECONNECT_S: Final = 0.25
 
 
+@dataclass(frozen=True, slots=True)
+class Batching:
+    """How sequences are put together at every engine."""
+
+    mode: engine_pb2.BatchingMode.ValueType = engine_pb2.BATCHING_MODE_CONTINUOUS
+    max_batch: int = 256
+    """Sequences that an engine may run at once, as far as it can."""
+
+
 class EngineLink:
     """The connection to one engine; `accept` refuses a welcome by raising IncompatiblePeer."""
 
@@ -36,17 +47,31 @@ class EngineLink:
         address: str,
         dispatcher: Dispatcher,
         accept: Callable[[engine_pb2.Welcome], None],
+        batching: Batching,
     ) -> None:
         self.key = address
         self.name = address
         self.welcome: engine_pb2.Welcome | None = None
         self.last_capacity = engine_pb2.Capacity()
+        self.rate = TokenRate()
+        self.places = 0
         self._dispatcher = dispatcher
         self._accept = accept
+        self._batching = batching
         self._channel = channel.connect(address)
         self._outbox: asyncio.Queue[engine_pb2.ServeRequest] = asyncio.Queue()
         self._epoch = 0
         self._complaints: set[str] = set()
+
+    @property
+    def may_start(self) -> bool:
+        """False while a batch that runs to completion does so.
+
+        The last sequence's end is known before the engine's word that all places are free: a
+        batch that was made in between would be too small, and the only one for long.
+        """
+        dynamic = self._batching.mode == engine_pb2.BATCHING_MODE_DYNAMIC
+        return not dynamic or not self.last_capacity.running_sequences
 
     def send_batch(self, batch: engine_pb2.ScheduledBatch) -> None:
         """Queues a batch for the engine."""
@@ -87,6 +112,7 @@ class EngineLink:
             self._accept(welcome)
             self.welcome, self.name = welcome, welcome.engine_id or self.key
             self.last_capacity = engine_pb2.Capacity()
+            self.places = min(welcome.limits.max_sequences, self._batching.max_batch)
             writer = asyncio.create_task(self._write(call))
             try:
                 limits = welcome.limits
@@ -117,7 +143,7 @@ class EngineLink:
             gateway_id="gateway",
             schema_revision=SCHEMA_REVISION,
             epoch=self._epoch,
-            batching_mode=engine_pb2.BATCHING_MODE_CONTINUOUS,
+            batching_mode=self._batching.mode,
         )
         await call.write(engine_pb2.ServeRequest(hello=hello))
         answer = await _read_one(call)
@@ -130,6 +156,9 @@ class EngineLink:
             )
         if welcome.epoch != self._epoch:
             raise IncompatiblePeer(f"{self.key} answered epoch {welcome.epoch}, not {self._epoch}")
+        if self._batching.mode not in welcome.batching_modes:
+            name = engine_pb2.BatchingMode.Name(self._batching.mode)
+            raise IncompatiblePeer(f"{self.key} does not run {name}")
         return welcome
 
     async def _write(self, call: ServeCall) -> None:
@@ -150,12 +179,8 @@ class EngineLink:
             message = await _read_one(call)
             match message.WhichOneof("message"):
                 case "step":
+                    self._log_failures(message.step.errors)
                     self._dispatcher.step(self, message.step)
-                case "finished":
-                    self._dispatcher.sequence_finished(self, message.finished)
-                case "error":
-                    self._log_failure(message.error)
-                    self._dispatcher.sequence_failed(self, message.error)
                 case "capacity":
                     self.last_capacity = message.capacity
                     self._dispatcher.capacity(self, message.capacity)
@@ -164,14 +189,15 @@ class EngineLink:
                 case other:
                     raise IncompatiblePeer(f"{self.key} sent {other} in the middle of its stream")
 
-    def _log_failure(self, failure: engine_pb2.SequenceError) -> None:
-        logs.get_logger().error(
-            "sequence failed",
-            engine=self.name,
-            job=failure.sequence_id,
-            code=engine_pb2.SequenceErrorCode.Name(failure.code),
-            message=failure.message,
-        )
+    def _log_failures(self, failures: Iterable[engine_pb2.SequenceError]) -> None:
+        for failure in failures:
+            logs.get_logger().error(
+                "sequence failed",
+                engine=self.name,
+                job=failure.sequence_id,
+                code=engine_pb2.SequenceErrorCode.Name(failure.code),
+                message=failure.message,
+            )
 
     def _complain(self, error: Exception) -> None:
         """Logs why the link is down, once for each reason until it is up again."""

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import grpc
 
 from gateway_svc.dispatcher import Dispatcher
-from gateway_svc.engine_link import EngineLink
+from gateway_svc.engine_link import Batching, EngineLink
 from gateway_svc.validation import ServedModel
 from ssjf.engine.v1 import engine_pb2
 from ssjf.wire import errors
@@ -21,8 +21,12 @@ from ssjf.wire import errors
 class Fleet:
     """Links to every configured engine; `run` keeps them up."""
 
-    def __init__(self, addresses: Sequence[str], dispatcher: Dispatcher) -> None:
-        self.links = [EngineLink(address, dispatcher, self._accept) for address in addresses]
+    def __init__(
+        self, addresses: Sequence[str], dispatcher: Dispatcher, batching: Batching
+    ) -> None:
+        self.links = [
+            EngineLink(address, dispatcher, self._accept, batching) for address in addresses
+        ]
         self._model: engine_pb2.ModelInfo | None = None
 
     @property

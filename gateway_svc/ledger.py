@@ -30,6 +30,7 @@ class Ledger:
     predictions_late: int = 0
     predictions_failed: int = 0
     repriced: int = 0
+    predictions_skipped: int = 0
 
     def end(self, outcome: Outcome) -> None:
         """Counts one accepted request's end."""

@@ -46,3 +46,5 @@ SAMPLING: Final[dict[str, Range]] = {
     "logprobs": Range(0, MAX_LOGPROBS),
 }
 LOGIT_BIAS: Final = Range(-100, 100)
+WATCH_INTERVAL_MS: Final = Range(50, 60_000)
+DELTA_INTERVAL_MS: Final = Range(0, 60_000)

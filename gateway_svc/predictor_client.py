@@ -21,6 +21,8 @@ from ssjf.wire import channel, logs
 
 # Beyond any context: a larger prediction is a fault, not a long answer.
 MAX_TOKENS = 1e7
+P90 = 0.9
+P90_TOLERANCE = 0.005
 
 
 class PredictionFailed(Exception):
@@ -36,13 +38,23 @@ class PredictorState:
 
 
 @dataclass(frozen=True, slots=True)
+class Forecast:
+    """A prediction that makes sense."""
+
+    tokens: float
+    """Expected output tokens, positive."""
+    p90_tokens: float | None = None
+    """Output tokens that nine in ten such answers stay within; None where it is not told."""
+
+
+@dataclass(frozen=True, slots=True)
 class Question:
     """One prompt's pending prediction."""
 
-    answer: asyncio.Task[float]
+    answer: asyncio.Task[Forecast]
 
-    async def within(self, budget_s: float) -> float | None:
-        """Expected output tokens, None where the budget passed. Raises PredictionFailed."""
+    async def within(self, budget_s: float) -> Forecast | None:
+        """The prediction, None where the budget passed. Raises PredictionFailed."""
         done, _ = await asyncio.wait({self.answer}, timeout=budget_s)
         return self.answer.result() if done else None
 
@@ -51,10 +63,10 @@ class Question:
         """Whether the answer is in and is no prediction."""
         return self.answer.done() and self.answer.exception() is not None
 
-    def when_answered(self, take: Callable[[float | None], None]) -> None:
+    def when_answered(self, take: Callable[[Forecast | None], None]) -> None:
         """Calls `take` with the late answer, or with None when it failed; not when cancelled."""
 
-        def hand_on(answer: asyncio.Task[float]) -> None:
+        def hand_on(answer: asyncio.Task[Forecast]) -> None:
             if not answer.cancelled():
                 take(None if answer.exception() else answer.result())
 
@@ -98,7 +110,7 @@ class PredictorClient:
         if self._channel is not None:
             await self._channel.close()
 
-    async def _predict(self, item: predictor_pb2.PredictItem) -> float:
+    async def _predict(self, item: predictor_pb2.PredictItem) -> Forecast:
         if self._channel is None:
             self._channel = channel.connect(self.address)
         stub = predictor_pb2_grpc.PredictorServiceStub(self._channel)
@@ -109,15 +121,23 @@ class PredictorClient:
             raise PredictionFailed(f"{error.code().name}: {error.details()}") from error
         if not isinstance(response, predictor_pb2.PredictResponse):
             raise PredictionFailed("the answer is no PredictResponse")  # grpc gives None for those
-        tokens = _sane(response)
+        forecast = _sane(response)
         self.state.revision = response.revision
-        return tokens
+        return forecast
 
 
-def _sane(response: predictor_pb2.PredictResponse) -> float:
+def _sane(response: predictor_pb2.PredictResponse) -> Forecast:
     if len(response.predictions) != 1:
         raise PredictionFailed(f"{len(response.predictions)} predictions for one item")
     tokens = response.predictions[0].expected_tokens
     if not (math.isfinite(tokens) and 0 < tokens <= MAX_TOKENS):
         raise PredictionFailed(f"expected_tokens is {tokens}")
-    return tokens
+    return Forecast(tokens, _p90_tokens(response.predictions[0]))
+
+
+def _p90_tokens(prediction: predictor_pb2.Prediction) -> float | None:
+    """The quantile at 0.9, as far as there is one that makes sense."""
+    for quantile in prediction.quantiles:
+        if abs(quantile.probability - P90) < P90_TOLERANCE and 0 < quantile.tokens <= MAX_TOKENS:
+            return quantile.tokens
+    return None

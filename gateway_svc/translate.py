@@ -12,16 +12,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from gateway_svc import validation
+from gateway_svc import limits, validation
 from gateway_svc.live import LiveRequest
-from gateway_svc.scheduling.job import Priority
+from gateway_svc.scheduling.job import Job, Priority
 from gateway_svc.validation import ServedModel
+from gateway_svc.waits import WaitReason
 from ssjf.engine.v1 import engine_pb2, prompt_pb2, sampling_pb2
 from ssjf.gateway.v1 import gateway_pb2
 from ssjf.predictor.v1 import predictor_pb2
 from ssjf.wire import request_id
 from ssjf.wire.errors import InvalidRequest, Violation
 
+DEFAULT_ENTRIES: Final = 100
 PRIORITIES: Final = {
     gateway_pb2.PRIORITY_CLASS_UNSPECIFIED: Priority.STANDARD,
     gateway_pb2.PRIORITY_CLASS_URGENT: Priority.URGENT,
@@ -32,6 +34,14 @@ TURN_ROLES: Final = {
     prompt_pb2.CHAT_ROLE_SYSTEM: predictor_pb2.TURN_ROLE_SYSTEM,
     prompt_pb2.CHAT_ROLE_USER: predictor_pb2.TURN_ROLE_USER,
     prompt_pb2.CHAT_ROLE_ASSISTANT: predictor_pb2.TURN_ROLE_ASSISTANT,
+}
+BATCHING_MODES: Final = {
+    "none": engine_pb2.BATCHING_MODE_NONE,
+    "dynamic": engine_pb2.BATCHING_MODE_DYNAMIC,
+    "continuous": engine_pb2.BATCHING_MODE_CONTINUOUS,
+}
+WAIT_REASONS: Final = {
+    reason: gateway_pb2.WaitReason.Value(f"WAIT_REASON_{reason.name}") for reason in WaitReason
 }
 PRIORITY_CLASSES: Final = {priority: number for number, priority in PRIORITIES.items() if number}
 
@@ -134,18 +144,20 @@ def predict_item(parsed: ParsedRequest, model: str) -> predictor_pb2.PredictItem
 
 
 def sequence(
-    job_id: int,
+    job: Job,
     parsed: ParsedRequest,
     prompt: Sequence[int],
     sampling: sampling_pb2.SamplingParams,
 ) -> engine_pb2.Sequence:
     """The request as the engine sees it."""
     return engine_pb2.Sequence(
-        sequence_id=job_id,
+        sequence_id=job.job_id,
         request_id=parsed.request_id,
         prompt_token_ids=prompt,
         sampling=sampling,
         benchmark_payload=parsed.benchmark_payload,
+        cache_salt=job.tenant,
+        kv_reservation_tokens=job.reserved_kv_tokens or 0,
     )
 
 
@@ -157,6 +169,7 @@ def queued(live: LiveRequest, waiting: int) -> gateway_pb2.GenerateResponse:
         predicted_tokens=live.job.expected_output_tokens,
         prediction_source=source(live),
         queue_length=waiting,
+        priority=PRIORITY_CLASSES[live.job.priority],
     )
     return gateway_pb2.GenerateResponse(queued=event)
 
@@ -199,6 +212,20 @@ def source(live: LiveRequest) -> gateway_pb2.PredictionSource.ValueType:
     if live.from_model:
         return gateway_pb2.PREDICTION_SOURCE_MODEL
     return gateway_pb2.PREDICTION_SOURCE_PRIOR
+
+
+def max_entries(request: gateway_pb2.GetQueueRequest | gateway_pb2.WatchQueueRequest) -> int:
+    """How many entries of each kind a snapshot shall have."""
+    return request.max_entries if request.HasField("max_entries") else DEFAULT_ENTRIES
+
+
+def watch_interval_s(request: gateway_pb2.WatchQueueRequest) -> float:
+    """Seconds between two snapshots. Raises InvalidRequest where they are out of range."""
+    if not request.HasField("interval_ms"):
+        return 1.0
+    if problem := limits.WATCH_INTERVAL_MS.problem(request.interval_ms):
+        raise InvalidRequest([Violation("interval_ms", problem)])
+    return request.interval_ms / 1e3
 
 
 def _input(request: gateway_pb2.GenerateRequest) -> str | prompt_pb2.Chat | tuple[int, ...]:

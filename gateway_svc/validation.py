@@ -162,6 +162,8 @@ def _other_violations(
         yield Violation("request_id", text)
     if request.priority not in gateway_pb2.PriorityClass.values():
         yield Violation("priority", f"there is no class {request.priority}")
+    if problem := limits.DELTA_INTERVAL_MS.problem(request.stream.delta_interval_ms):
+        yield Violation("stream.delta_interval_ms", problem)
     if request.benchmark_payload and not benchmark:
         yield Violation("benchmark_payload", "the gateway does not run with --benchmark")
     elif len(request.benchmark_payload) > limits.MAX_BENCHMARK_PAYLOAD_BYTES:

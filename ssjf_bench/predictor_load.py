@@ -11,13 +11,11 @@ from __future__ import annotations
 import asyncio
 import itertools
 import multiprocessing
-import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import grpc
 import uvloop
@@ -26,6 +24,7 @@ from ssjf.predictor.v1 import predictor_pb2, predictor_pb2_grpc
 from ssjf.wire import channel, errors
 from ssjf_bench.latency import Latency, latency
 from ssjf_bench.predictor_prompts import Prompts
+from ssjf_bench.proc import cpu_s
 
 START_TIMEOUT_S = 60.0
 WARM_UP_SHARE = 0.25
@@ -177,7 +176,7 @@ class _Client:
 
     def _cpu_s(self) -> tuple[float, float]:
         pid = self._load.server_pid
-        return time.process_time(), 0.0 if pid is None else _cpu_s(pid)
+        return time.process_time(), 0.0 if pid is None else cpu_s(pid)
 
 
 async def _predict(
@@ -192,9 +191,3 @@ async def _predict(
         raise LoadError(f"Predict: {details.code.name} {details.message}") from None
     if len(response.predictions) != len(items):
         raise LoadError(f"{len(items)} prompts, {len(response.predictions)} predictions")
-
-
-def _cpu_s(pid: int) -> float:
-    """CPU seconds that a process has used (proc(5), fields 14 and 15 of its stat)."""
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -45,6 +45,14 @@ class Request:
     """Softmax temperature."""
     seed: int
     """Seed of its sampling."""
+    turns: tuple[tuple[str, str], ...] = ()
+    """Messages before the prompt, each (role, content)."""
+    llm: str = ""
+    """The LLM that the answer's length is of; empty where it does not matter."""
+    prompt_tokens: int = 1
+    """Length of the prompt; counts in simulations only."""
+    output_tokens: int | None = None
+    """Length that the answer shall have; None leaves it to the engine. No scheduler sees it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,18 +10,25 @@ import json
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from ssjf_cli import bench_engine, bench_frontier, bench_gateway, bench_scheduler, bench_sim
+from ssjf_cli.bench_failure import console, fail
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 app = typer.Typer(no_args_is_help=True)
-console = Console(stderr=True)
+app.command()(bench_sim.sim)
+app.command()(bench_engine.engine)
+app.command()(bench_scheduler.scheduler)
+app.command()(bench_frontier.frontier)
+app.command()(bench_gateway.gateway)
 MIN_WIDTH = 128
 
 
@@ -65,9 +72,9 @@ def predictor(
     try:
         from ssjf_cli import predictor_bench
     except ModuleNotFoundError as missing:
-        _fail(f"this needs {missing.name}: pip install 'ssjf[cpu,bench]'")
+        fail(f"this needs {missing.name}: pip install 'ssjf[cpu,bench]'")
     if not json_file.parent.is_dir():
-        _fail(f"--json: there is no folder {json_file.parent}")
+        fail(f"--json: there is no folder {json_file.parent}")
     options = predictor_bench.BenchOptions(
         model_dir, weights, provider.value, address, seconds, clients
     )
@@ -75,7 +82,7 @@ def predictor(
         with console.status("") as status:
             results = predictor_bench.measure(options, status.update)
     except (StackError, *predictor_bench.FAILURES) as error:
-        _fail(str(error))
+        fail(str(error))
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     data = provenance(["ssjf", *sys.argv[1:]]) | results
@@ -83,12 +90,6 @@ def predictor(
     stdout = Console()
     stdout.width = max(MIN_WIDTH, stdout.width)
     stdout.print(predictor_table(results))
-
-
-def _fail(message: str) -> NoReturn:
-    line = f"ssjf bench: {message}"
-    console.print(line, style="red", markup=False, highlight=False, soft_wrap=True)
-    raise typer.Exit(1) from None
 
 
 def predictor_table(results: Mapping[str, Any]) -> Table:

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from ssjf.engine.v1 import sampling_pb2
 from ssjf.gateway.v1 import gateway_pb2, gateway_pb2_grpc
-from ssjf.wire import channel, errors
+from ssjf.wire import auth, channel, errors
 
 INTERRUPTED: Final = 130
 # A model can write anything: on a terminal, control characters other than these are shown.
@@ -25,14 +25,20 @@ _SHOWN: Final = {
 }
 
 
-def generate(address: str, request: gateway_pb2.GenerateRequest, console: Console) -> int:
+def generate(
+    address: str,
+    request: gateway_pb2.GenerateRequest,
+    console: Console,
+    token: str | None = None,
+) -> int:
     """Sends `request` to the gateway at `address` and prints the answer; the exit code.
 
     0 when the answer is complete, 1 on an error (one line on `console`), 130 on Ctrl-C,
     which cancels the call.
     """
     with channel.connect_blocking(address) as connection:
-        call: Any = gateway_pb2_grpc.GatewayServiceStub(connection).Generate(request)
+        stub: Any = gateway_pb2_grpc.GatewayServiceStub(connection)
+        call = stub.Generate(request, metadata=auth.bearer(token))
         try:
             finished = _print_answer(call)
         except grpc.RpcError as error:

@@ -37,8 +37,13 @@ GATEWAY_PORT, PREDICTOR_PORT, ENGINE_PORT = 50051, 50052, 50053
 class PolicyName(StrEnum):
     """Policies that `ssjf up` offers."""
 
+    default = "default"
     fcfs = "fcfs"
     ssjf = "ssjf"
+    bounded_ssjf = "bounded-ssjf"
+    tail_ssjf = "tail-ssjf"
+    ssjf_ageing = "ssjf-ageing"
+    hrrn = "hrrn"
 
 
 class PriorityName(StrEnum):
@@ -55,7 +60,7 @@ def up(
     port: Annotated[int, typer.Option(help="The gateway's port; 0: any.")] = GATEWAY_PORT,
     predictor_port: Annotated[int, typer.Option(help="0: any.")] = PREDICTOR_PORT,
     engine_port: Annotated[int, typer.Option(help="0: any.")] = ENGINE_PORT,
-    policy: Annotated[PolicyName, typer.Option(help="Order of the queue.")] = PolicyName.ssjf,
+    policy: Annotated[PolicyName, typer.Option(help="Order of the queue.")] = PolicyName.default,
     model: Annotated[
         str | None, typer.Option(help="Hugging Face directory; by default the embedded model.")
     ] = None,
@@ -120,6 +125,9 @@ def generate(
     address: Annotated[
         str, typer.Option(envvar="SSJF_ADDRESS", help="The gateway's HOST:PORT.")
     ] = f"127.0.0.1:{GATEWAY_PORT}",
+    token: Annotated[
+        str | None, typer.Option(envvar="SSJF_TOKEN", help="Bearer token, where one is needed.")
+    ] = None,
 ) -> None:
     """Streams one answer to the terminal."""
     from ssjf.engine.v1 import sampling_pb2
@@ -137,7 +145,32 @@ def generate(
     except ValueError as error:  # a number that the field's type does not hold
         raise typer.BadParameter(str(error)) from None
     with ended_by_signals():
-        raise typer.Exit(client.generate(address, request, console))
+        raise typer.Exit(client.generate(address, request, console, token))
+
+
+@app.command()
+def top(
+    once: Annotated[
+        bool, typer.Option("--once", help="Print one snapshot and end; for scripts.")
+    ] = False,
+    interval: Annotated[
+        float, typer.Option(min=0.05, max=60, help="Seconds from one snapshot to the next.")
+    ] = 1.0,
+    address: Annotated[
+        str, typer.Option(envvar="SSJF_ADDRESS", help="The gateway's HOST:PORT.")
+    ] = f"127.0.0.1:{GATEWAY_PORT}",
+    token: Annotated[
+        str | None, typer.Option(envvar="SSJF_TOKEN", help="Bearer token of an admin.")
+    ] = None,
+) -> None:
+    """Shows the queue live: who waits, why, what runs, predicted against actual."""
+    from ssjf_cli import top as screens
+
+    out = Console()
+    with ended_by_signals():
+        if once:
+            raise typer.Exit(screens.once(address, token, out, console))
+        raise typer.Exit(screens.watch(address, token, interval, out, console))
 
 
 @app.command()

@@ -42,12 +42,16 @@ class StackError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What to start: a service, where it listens, and its flags."""
+    """What to start: a service, where it listens, and its flags.
+
+    `module` is what runs in its stead, where that is not the service itself.
+    """
 
     name: ServiceName
     host: str
     port: int
     flags: Flags
+    module: str | None = None
 
     @property
     def address(self) -> str:
@@ -58,7 +62,8 @@ class Service:
     def command(self) -> list[str]:
         """The command line, by this interpreter."""
         flags = {"host": self.host, "port": self.port, **self.flags}
-        return [sys.executable, "-m", f"{self.name}_svc", *arguments(flags)]
+        module = self.module or f"{self.name}_svc"
+        return [sys.executable, "-m", module, *arguments(flags)]
 
 
 def arguments(flags: Flags) -> list[str]:

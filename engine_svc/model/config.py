@@ -1,18 +1,13 @@
 """What a model's shape is, as one plain value.
 
-Read from a Hugging Face configuration or from a GGUF file's metadata by `loading`;
-the model, the KV cache and the service only read it.
+Read from a Hugging Face configuration (`huggingface`), from a GGUF file's metadata
+(`gguf_file`) or from a name (`shapes`); the model, the KV cache and the service only
+read it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
-
-LLAMA: Final = "llama"
-SUPPORTED: Final = {"LlamaForCausalLM": LLAMA}
-"""Hugging Face architecture → family."""
 
 
 class UnsupportedModel(ValueError):
@@ -25,11 +20,35 @@ class Rope:
 
     theta: float
     kind: str = "default"
-    """`default`, `linear` or `llama3`."""
+    """`default`, `linear`, `llama3`, `yarn` or `divided`."""
     factor: float = 1.0
     low_frequency_factor: float = 1.0
     high_frequency_factor: float = 1.0
     original_context_tokens: int = 0
+    fast_turns: float = 32.0
+    """Of `yarn`: pairs that turn more often than this over the original context stay."""
+    slow_turns: float = 1.0
+    """Of `yarn`: pairs that turn less often than this are stretched by the whole factor."""
+    whole_pairs: bool = True
+    """Of `yarn`: whether the border pairs are rounded to whole ones."""
+    magnitude: float = 1.0
+    """What cosines and sines are multiplied by."""
+    divisors: tuple[float, ...] = ()
+    """Of `divided`: what each pair's frequency is divided by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """In what one family differs from another."""
+
+    qkv_bias: bool = False
+    out_bias: bool = False
+    """Of the attention's output product."""
+    mlp_bias: bool = False
+    qk_norm: bool = False
+    """Whether each query and key head is RMS-normed before it is rotated."""
+    windows: tuple[int | None, ...] = ()
+    """Tokens that each layer looks back on, itself counted, None for all; empty: all layers all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,48 +67,13 @@ class ModelConfig:
     context_tokens: int
     tied_embeddings: bool
     rope: Rope
+    traits: Traits = Traits()
 
+    @property
+    def qkv_size(self) -> int:
+        """Features of queries, keys and values of one token."""
+        return (self.heads + 2 * self.kv_heads) * self.head_size
 
-def from_huggingface(config: Any) -> ModelConfig:
-    """The shape that a transformers configuration describes. Raises UnsupportedModel."""
-    names = list(config.architectures or ())
-    family = next((SUPPORTED[name] for name in names if name in SUPPORTED), None)
-    if family is None:
-        raise unsupported(", ".join(names) or config.model_type)
-    if config.hidden_act != "silu":
-        raise UnsupportedModel(f"activation {config.hidden_act} is not supported; silu is")
-    return ModelConfig(
-        family=family,
-        vocabulary_size=config.vocab_size,
-        layers=config.num_hidden_layers,
-        hidden_size=config.hidden_size,
-        intermediate_size=config.intermediate_size,
-        heads=config.num_attention_heads,
-        kv_heads=config.num_key_value_heads,
-        head_size=config.head_dim,
-        norm_eps=config.rms_norm_eps,
-        context_tokens=config.max_position_embeddings,
-        tied_embeddings=config.tie_word_embeddings,
-        rope=_rope(config.rope_parameters),
-    )
-
-
-def unsupported(what: str) -> UnsupportedModel:
-    """The error for an architecture of another family."""
-    return UnsupportedModel(
-        f"architecture {what} is not supported; supported: {', '.join(SUPPORTED)}"
-    )
-
-
-def _rope(parameters: Mapping[str, Any]) -> Rope:
-    kind = parameters.get("rope_type", "default")
-    if kind not in ("default", "linear", "llama3"):
-        raise UnsupportedModel(f"rope type {kind} is not supported; default, linear, llama3 are")
-    return Rope(
-        theta=parameters["rope_theta"],
-        kind=kind,
-        factor=parameters.get("factor", 1.0),
-        low_frequency_factor=parameters.get("low_freq_factor", 1.0),
-        high_frequency_factor=parameters.get("high_freq_factor", 1.0),
-        original_context_tokens=parameters.get("original_max_position_embeddings", 0),
-    )
+    def window(self, layer: int) -> int | None:
+        """Tokens that a layer looks back on; None: all."""
+        return self.traits.windows[layer] if self.traits.windows else None

@@ -1,4 +1,4 @@
-"""Finds and loads a model: the embedded default, a GGUF file, or a Hugging Face folder.
+"""Finds and loads a model: the embedded default, a GGUF file, a Hugging Face folder, a shape.
 
 Reads local files only and never pickle. Everything that is wrong with them ends in a
 StartupError of one line. Called once, by the composition root.
@@ -9,23 +9,21 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
 from torch import Tensor
 
-from engine_svc.model.config import (
-    ModelConfig,
-    UnsupportedModel,
-    from_huggingface,
-    unsupported,
-)
+from engine_svc.model import families, shapes
+from engine_svc.model.config import ModelConfig, UnsupportedModel
+from engine_svc.model.decoder import Decoder
 from engine_svc.model.gguf_file import GGUFFile
-from engine_svc.model.llama import Llama
+from engine_svc.model.huggingface import from_huggingface
+from engine_svc.model.parameters import Parameters, allocate, fill
 from engine_svc.tokenizer import Tokenizer
 from ssjf.wire.run import StartupError
 
@@ -37,7 +35,7 @@ EMBEDDED_FILE: Final = "SmolLM2-135M-Instruct.Q4_1.gguf"
 class LoadedModel:
     """A model with its tokenizer, ready to run."""
 
-    model: Llama
+    model: Decoder
     tokenizer: Tokenizer
     eos_token_ids: frozenset[int]
     parameters: int
@@ -59,54 +57,94 @@ def embedded_model() -> Path:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A model's files, opened."""
+
+    config: ModelConfig
+    eos_token_ids: frozenset[int]
+    weights: Iterator[tuple[str, Tensor]]
+
+
 def load(
     path: str, *, device: torch.device, dtype: torch.dtype, max_context_tokens: int | None = None
 ) -> LoadedModel:
     """Loads the model at `path`, a .gguf file or a folder; "" is the embedded one.
 
-    Raises StartupError where it is missing, damaged, or of a kind that is not
+    `shape:NAME` is a shape of `shapes` with random weights and the embedded tokenizer.
+    Raises StartupError where the model is missing, damaged, or of a kind that is not
     supported.
     """
-    found = Path(path) if path else embedded_model()
-    if not found.exists():
-        raise StartupError(f"model {found}: no such file or folder")
     _stay_offline()
+    if path.startswith(shapes.PREFIX):
+        return _of_shape(path.removeprefix(shapes.PREFIX), device, dtype, max_context_tokens)
+    place = Path(path) if path else embedded_model()
+    if not place.exists():
+        raise StartupError(f"model {place}: no such file or folder")
     try:
-        config, eos_token_ids, weights = (
-            _read_folder(found) if found.is_dir() else _read_gguf(found)
-        )
-        tokenizer = _tokenizer(found)
+        found = _open_folder(place, device) if place.is_dir() else _open_gguf(place)
+        tokenizer = _tokenizer(place)
+        parameters = allocate(found.config, device, dtype)
+        fill(parameters, found.weights)
     except (StartupError, UnsupportedModel) as error:
-        raise StartupError(f"model {found}: {error}") from error
+        raise StartupError(f"model {place}: {error}") from error
+    except torch.OutOfMemoryError as error:
+        raise StartupError(f"model {place}: no memory for its weights") from error
     except Exception as error:
         # A damaged file makes its parsers fail in any way that there is.
-        raise StartupError(f"model {found}: cannot be read: {_one_line(error)}") from error
+        raise StartupError(f"model {place}: cannot be read: {_one_line(error)}") from error
+    eos_token_ids = found.eos_token_ids
     if tokenizer.eos_token_id is not None:
         eos_token_ids |= {tokenizer.eos_token_id}
-    placed = {name: tensor.to(device, dtype) for name, tensor in weights}
-    positions = min(max_context_tokens or config.context_tokens, config.context_tokens)
+    return _ready(parameters, tokenizer, eos_token_ids, max_context_tokens)
+
+
+def _of_shape(
+    name: str, device: torch.device, dtype: torch.dtype, max_context_tokens: int | None
+) -> LoadedModel:
+    if name not in shapes.SHAPES:
+        raise StartupError(f"no shape {name}; there are: {', '.join(shapes.SHAPES)}")
     try:
-        model = Llama(config, placed, positions)
-    except KeyError as error:
-        raise StartupError(f"model {found}: no weights named {error}") from error
-    return LoadedModel(model, tokenizer, eos_token_ids, _parameters(config, placed))
+        parameters = shapes.random_parameters(shapes.SHAPES[name], device, dtype)
+    except torch.OutOfMemoryError as error:
+        raise StartupError(f"no memory for the weights of shape {name}") from error
+    # Random weights know no end of an answer.
+    return _ready(parameters, _tokenizer(embedded_model()), frozenset(), max_context_tokens)
 
 
-def _read_gguf(path: Path) -> tuple[ModelConfig, frozenset[int], Iterable[tuple[str, Tensor]]]:
+def _ready(
+    parameters: Parameters,
+    tokenizer: Tokenizer,
+    eos_token_ids: frozenset[int],
+    max_context_tokens: int | None,
+) -> LoadedModel:
+    own = parameters.config.context_tokens
+    model = Decoder(parameters, min(max_context_tokens or own, own))
+    return LoadedModel(model, tokenizer, eos_token_ids, parameters.count)
+
+
+def _open_gguf(path: Path) -> _Found:
     file = GGUFFile(path)
     config = file.config()
-    return config, file.eos_token_ids(), list(file.weights(config))
+    return _Found(config, file.eos_token_ids(), file.weights(config))
 
 
-def _read_folder(folder: Path) -> tuple[ModelConfig, frozenset[int], Iterable[tuple[str, Tensor]]]:
+def _open_folder(folder: Path, device: torch.device) -> _Found:
     from transformers import AutoConfig
 
     raw = json.loads(_existing(folder, "config.json").read_text())
-    if raw.get("model_type") != "llama":
-        raise unsupported(", ".join(raw.get("architectures") or [str(raw.get("model_type"))]))
+    # Asked before transformers, whose own refusal is long.
+    families.of_architectures(raw.get("architectures") or [str(raw.get("model_type"))])
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    weights = [entry for file in _weight_files(folder) for entry in load_file(file).items()]
-    return from_huggingface(config), _eos_token_ids(folder, raw), weights
+    weights = _weights(_weight_files(folder), device)
+    return _Found(from_huggingface(config), _eos_token_ids(folder, raw), weights)
+
+
+def _weights(files: list[Path], device: torch.device) -> Iterator[tuple[str, Tensor]]:
+    for file in files:
+        with safe_open(file, framework="pt", device=str(device)) as opened:
+            for name in opened.keys():  # noqa: SIM118 - no mapping
+                yield name, opened.get_tensor(name)
 
 
 def _weight_files(folder: Path) -> list[Path]:
@@ -134,6 +172,17 @@ def _eos_token_ids(folder: Path, config: dict[str, Any]) -> frozenset[int]:
     return frozenset([ids] if isinstance(ids, int) else ids or ())
 
 
+def load_tokenizer(path: str) -> Tokenizer:
+    """The tokenizer of the model at `path`, without its weights. Raises StartupError."""
+    _stay_offline()
+    # A shape has no files and takes the embedded tokenizer.
+    found = Path(path) if path and not path.startswith("shape:") else embedded_model()
+    try:
+        return _tokenizer(found)
+    except Exception as error:
+        raise StartupError(f"model {found}: cannot be read: {_one_line(error)}") from error
+
+
 def _tokenizer(path: Path) -> Tokenizer:
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -148,11 +197,6 @@ def _tokenizer(path: Path) -> Tokenizer:
     if not getattr(pretrained, "is_fast", False):
         raise StartupError("its tokenizer is not a fast one (tokenizer.json)")
     return Tokenizer(pretrained)
-
-
-def _parameters(config: ModelConfig, weights: dict[str, Tensor]) -> int:
-    tied = {"lm_head.weight"} if config.tied_embeddings else set()
-    return sum(tensor.numel() for name, tensor in weights.items() if name not in tied)
 
 
 def _stay_offline() -> None:

@@ -1,27 +1,35 @@
 """Rotary position embeddings: the table of angles, and its application.
 
 Source: RoFormer (Su et al. 2021), section 3.2, in the half-split layout that Hugging
-Face models use; the `llama3` scaling is that of Llama 3.1's reference code.
+Face models use; the `llama3` scaling is that of Llama 3.1's reference code. Kernels
+read the table themselves; `rotate` is the plain form.
 """
 
 from __future__ import annotations
 
 import math
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from engine_svc.model.config import Rope
+from engine_svc.model.yarn import yarn_frequencies
 
 
 def inverse_frequencies(rope: Rope, head_size: int) -> Tensor:
     """Angle per position of each pair of a head: float32 [head_size / 2]."""
     exponents = torch.arange(0, head_size, 2, dtype=torch.int64).float() / head_size
     frequencies = 1.0 / (rope.theta**exponents)
-    if rope.kind == "linear":
-        return frequencies / rope.factor
-    if rope.kind == "llama3":
-        return _llama3(frequencies, rope)
+    match rope.kind:
+        case "linear":
+            return frequencies / rope.factor
+        case "llama3":
+            return _llama3(frequencies, rope)
+        case "yarn":
+            return yarn_frequencies(frequencies, rope)
+        case "divided":
+            return frequencies / torch.tensor(rope.divisors)
     return frequencies
 
 
@@ -34,21 +42,36 @@ def _llama3(frequencies: Tensor, rope: Rope) -> Tensor:
 
 
 class RotaryTable:
-    """Cosines and signed sines of every position, ready to be looked up."""
+    """Cosines and sines of every position: float32 [positions, 2, head_size / 2]."""
 
-    def __init__(
-        self, rope: Rope, head_size: int, positions: int, device: torch.device, dtype: torch.dtype
-    ) -> None:
-        angles = torch.outer(torch.arange(positions).float(), inverse_frequencies(rope, head_size))
+    def __init__(self, rope: Rope, head_size: int, positions: int, device: torch.device) -> None:
+        frequencies = inverse_frequencies(rope, head_size)
+        angles = torch.outer(torch.arange(positions).float(), frequencies)
+        table = torch.stack((angles.cos(), angles.sin()), 1) * rope.magnitude
+        self.values = table.to(device)
+
+    def at(self, positions: Tensor) -> Rotation:
+        """The rotation of tokens at int64 positions [tokens]."""
+        return Rotation(self, positions)
+
+
+class Rotation:
+    """By what the heads of each token of one forward pass are turned."""
+
+    def __init__(self, table: RotaryTable, positions: Tensor) -> None:
+        self.table = table.values
+        self.positions = positions
+
+    @cached_property
+    def cos_sin(self) -> tuple[Tensor, Tensor]:
+        """Cosines and signed sines, float32 [tokens, 1, head_size]; found once, used by layers."""
+        cos, sin = self.table[self.positions].unsqueeze(1).unbind(2)
         # rotate_half(x) · sin = roll(x, half) · (−sin, sin): one sign flip, paid here.
-        self._cos = torch.cat((angles.cos(), angles.cos()), -1).to(device, dtype)
-        self._sin = torch.cat((-angles.sin(), angles.sin()), -1).to(device, dtype)
-
-    def at(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosines and signed sines [tokens, 1, head_size] at int64 positions [tokens]."""
-        return self._cos[positions].unsqueeze(1), self._sin[positions].unsqueeze(1)
+        return torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)
 
 
-def rotate(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotates [tokens, heads, head_size] by the angles of `RotaryTable.at`."""
-    return torch.addcmul(heads * cos, heads.roll(heads.shape[-1] // 2, -1), sin)
+def rotate(heads: Tensor, rotation: Rotation) -> Tensor:
+    """Rotates [tokens, heads, head_size]."""
+    cos, sin = rotation.cos_sin
+    turned = torch.addcmul(heads * cos, heads.roll(heads.shape[-1] // 2, -1), sin)
+    return turned.to(heads.dtype)

@@ -107,13 +107,9 @@ class EngineCollector:
         async for response in call:
             match response.WhichOneof("message"):
                 case "step":
-                    continue
-                case "finished":
-                    self._finished(response.finished)
+                    self._take(response.step)
                 case "capacity":
                     self._has_free(response.capacity)
-                case "error":
-                    self._failed(response.error)
                 case "welcome":
                     self._welcome = response.welcome
                     self._tally.model = response.welcome.model.name
@@ -212,6 +208,12 @@ class EngineCollector:
             prompt_token_ids=asked.token_ids,
             sampling=self._sampling.params(asked.prompt, index),
         )
+
+    def _take(self, step: engine_pb2.StepOutput) -> None:
+        for finished in step.finished:
+            self._finished(finished)
+        for error in step.errors:
+            self._failed(error)
 
     def _finished(self, finished: engine_pb2.SequenceFinished) -> None:
         if entry := self._running.pop(finished.sequence_id, None):

@@ -12,9 +12,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from engine_svc.__main__ import SERVICE, service_of, start_loop
+from engine_svc.__main__ import SERVICE, service_of
 from engine_svc.assembly import Assembled, build
 from engine_svc.config import EngineSettings
+from engine_svc.loop_thread import LoopThread
 from engine_svc.messages import Stop
 from engine_svc.model.loading import LoadedModel, embedded_model, load
 from engine_svc.service import EngineService
@@ -117,23 +118,24 @@ class Serving:
 @pytest.fixture
 async def serve(make_engine: MakeEngine) -> AsyncIterator[Callable[..., Any]]:
     """Starts engines over real gRPC; settings as keywords."""
-    started: list[tuple[Serving, Any]] = []
+    started: list[tuple[Serving, LoopThread]] = []
 
     async def start(**options: Any) -> Serving:
         settings = EngineSettings(device="cpu", port=0, **options)
         assembled = make_engine(**options)
-        service = service_of(assembled, settings)
+        loop = LoopThread(assembled)
+        service = service_of(loop, settings)
         adds = {
             SERVICE: lambda server: engine_pb2_grpc.add_EngineServiceServicer_to_server(
                 service, server
             )
         }
         serving = Serving(await listen(settings, adds), service, assembled)
-        started.append((serving, start_loop(assembled.engine.run_forever)))
+        started.append((serving, loop))
         return serving
 
     yield start
-    for serving, loop_ended in started:
+    for serving, loop in started:
         await serving.listening.server.stop(grace=None)
-        serving.assembled.mailbox.post(Stop())
-        await loop_ended
+        loop.post(Stop())
+        await loop.ended

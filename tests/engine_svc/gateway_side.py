@@ -86,15 +86,31 @@ class Gateway:
         """Tokens of one sequence so far; fails on a gap or a repetition."""
         found: list[int] = []
         for message in self.log:
-            for part in message.step.sequences:
-                if part.sequence_id == sequence_id:
-                    assert part.first_index == len(found)
-                    found += part.token_ids
+            step = message.step
+            for each, index, token in zip(
+                step.sequence_ids, step.indices, step.token_ids, strict=True
+            ):
+                if each == sequence_id:
+                    assert index == len(found)
+                    found.append(token)
         return found
 
     def text(self, sequence_id: int) -> str:
-        parts = [part for message in self.log for part in message.step.sequences]
-        return "".join(part.text for part in parts if part.sequence_id == sequence_id)
+        steps = [message.step for message in self.log]
+        rows = [row for step in steps for row in zip(step.sequence_ids, step.texts, strict=True)]
+        return "".join(text for each, text in rows if each == sequence_id)
+
+    async def until_finished(self) -> engine_pb2.SequenceFinished:
+        """Reads up to the next sequence that ends well."""
+        while not (found := (await self.until("step")).step.finished):
+            pass
+        return found[0]
+
+    async def until_failed(self) -> engine_pb2.SequenceError:
+        """Reads up to the next sequence that fails."""
+        while not (found := (await self.until("step")).step.errors):
+            pass
+        return found[0]
 
 
 def hello(**changes: Any) -> engine_pb2.Hello:

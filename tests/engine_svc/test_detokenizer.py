@@ -1,96 +1,119 @@
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine_svc.detokenizer import Detokenizer
+from engine_svc.detokenizer import ByteDetokenizer, ContextDetokenizer, Detokenizer
 from engine_svc.tokenizer import Tokenizer
 
+BYTES = [bytes([byte]) for byte in range(256)]
 
-def letters(token_ids: list[int]) -> str:
+
+def letters(token_ids: Sequence[int]) -> str:
     """A tokenizer whose tokens are bytes."""
     return bytes(token_ids).decode(errors="replace")
 
 
-def stream(text: bytes, *stop: str) -> tuple[list[str], str | None]:
-    detokenizer = Detokenizer(letters, stop)  # type: ignore[arg-type]
-    parts = []
-    for byte in text:
-        part, found = detokenizer.feed(byte)
-        parts.append(part)
-        if found is not None:
-            return parts, found
-    return [*parts, detokenizer.flush()], None
+# Both forms, of the same vocabulary.
+both = pytest.mark.parametrize(
+    "make", [lambda: ByteDetokenizer(BYTES), lambda: ContextDetokenizer(letters)], ids=["b", "c"]
+)
+Make = Callable[[], Detokenizer]
 
 
-def test_text_comes_with_its_token() -> None:
-    assert stream(b"abc") == (["a", "b", "c", ""], None)
+def stream(detokenizer: Detokenizer, token_ids: Sequence[int]) -> list[str]:
+    return [*(detokenizer.feed(each) for each in token_ids), detokenizer.flush()]
 
 
-def test_a_character_of_several_tokens_comes_when_it_is_whole() -> None:
-    assert stream("é€👋".encode())[0] == ["", "é", "", "", "€", "", "", "", "👋", ""]
+@both
+def test_text_comes_with_its_token(make: Make) -> None:
+    assert stream(make(), b"abc") == ["a", "b", "c", ""]
 
 
-def test_a_broken_character_comes_at_the_end() -> None:
-    assert stream(b"a\xe2\x82") == (["a", "", "", "\N{REPLACEMENT CHARACTER}"], None)
+@both
+def test_a_character_of_several_tokens_comes_when_it_is_whole(make: Make) -> None:
+    parts = stream(make(), "é€👋".encode())
+    assert parts == ["", "é", "", "", "€", "", "", "", "👋", ""]
 
 
-def test_a_broken_character_in_the_middle_does_not_block() -> None:
-    assert "".join(stream(b"a\xffbc")[0]) == "a\N{REPLACEMENT CHARACTER}bc"
+@both
+def test_a_broken_character_comes_at_the_end(make: Make) -> None:
+    assert stream(make(), b"a\xe2\x82") == ["a", "", "", "\N{REPLACEMENT CHARACTER}"]
 
 
-def test_a_stop_string_across_tokens_ends_the_answer_and_is_no_part_of_it() -> None:
-    parts, found = stream(b"one. END two", "END")
-    assert ("".join(parts), found) == ("one. ", "END")
+@both
+def test_a_broken_character_in_the_middle_does_not_block(make: Make) -> None:
+    assert "".join(stream(make(), b"a\xffbc")) == "a\N{REPLACEMENT CHARACTER}bc"
 
 
-def test_what_may_begin_a_stop_string_is_held_until_it_does_not() -> None:
-    assert stream(b"aENb", "END")[0] == ["a", "", "", "ENb", ""]
+@both
+@given(st.binary(max_size=40))
+def test_any_bytes_give_the_text_that_decoding_them_at_once_gives(make: Make, data: bytes) -> None:
+    assert "".join(stream(make(), data)) == data.decode(errors="replace")
 
 
-def test_a_held_beginning_comes_out_at_the_end() -> None:
-    assert stream(b"aEN", "END") == (["a", "", "", "EN"], None)
-
-
-def test_the_first_of_several_stop_strings_wins() -> None:
-    parts, found = stream(b"a\n\nb", "b", "\n\n")
-    assert ("".join(parts), found) == ("a", "\n\n")
-
-
-def test_a_stop_string_that_begins_within_another_is_found() -> None:
-    parts, found = stream(b"aab!", "aaa", "ab")
-    assert ("".join(parts), found) == ("a", "ab")
-
-
-def test_stop_strings_pass_while_the_answer_may_not_stop() -> None:
-    detokenizer = Detokenizer(letters, ("b",))  # type: ignore[arg-type]
-    assert detokenizer.feed(ord("b"), may_stop=False) == ("b", None)
-    assert detokenizer.feed(ord("b"), may_stop=True) == ("", "b")
+def test_only_an_open_character_makes_the_next_token_depend_on_it() -> None:
+    detokenizer = ByteDetokenizer(BYTES)
+    detokenizer.feed(0xC3)
+    assert detokenizer.needs_every_token
+    detokenizer.feed(0xA9)
+    assert not detokenizer.needs_every_token
 
 
 def test_tokens_without_text_do_not_pile_up(tokenizer: Tokenizer) -> None:
-    detokenizer = Detokenizer(tokenizer.decode)
+    detokenizer = ContextDetokenizer(tokenizer.decode)
     for _ in range(100):
-        assert detokenizer.feed(2) == ("", None)
+        assert detokenizer.feed(2) == ""
     assert len(detokenizer._tokens) < 2
 
 
-@given(st.text(max_size=40), st.lists(st.text(min_size=1, max_size=3), max_size=3))
-def test_any_text_ends_at_its_first_stop_string(text: str, stop: list[str]) -> None:
-    parts, found = stream(text.encode(), *stop)
-    if found is None:
-        assert "".join(parts) == text
-        assert not any(each in text for each in stop)
-    else:
-        said = "".join(parts)
-        assert text.startswith(said + found)
-        assert not any(each in said for each in stop)
-
-
 @given(st.lists(st.integers(0, 49_151), max_size=60))
-def test_any_tokens_give_the_text_that_decoding_them_at_once_gives(
+def test_any_tokens_of_a_byte_vocabulary_give_the_text_of_all_at_once(
     tokenizer: Tokenizer, token_ids: list[int]
 ) -> None:
-    detokenizer = Detokenizer(tokenizer.decode)
-    parts = [detokenizer.feed(token_id)[0] for token_id in token_ids]
-    assert "".join(parts) + detokenizer.flush() == tokenizer.decode(token_ids)
+    pieces = tokenizer.token_bytes()
+    assert pieces is not None
+    whole = tokenizer.decode(token_ids)
+    assert "".join(stream(ByteDetokenizer(pieces), token_ids)) == whole
+    assert "".join(stream(ContextDetokenizer(tokenizer.decode), token_ids)) == whole
+
+
+@pytest.fixture(scope="module")
+def sentencepiece() -> Any:
+    """A vocabulary as Llama 2's: a leading space that is dropped, bytes for what has no piece."""
+    words = ["<s>", "▁Hello", "▁world", "lo", "▁", "▁▁", "é"]
+    vocabulary = {word: number for number, word in enumerate(words)}
+    vocabulary |= {f"<0x{byte:02X}>": len(words) + byte for byte in range(256)}
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, [], byte_fallback=True))
+    decoders = tokenizers.decoders
+    tokenizer.decoder = decoders.Sequence(
+        [
+            decoders.Replace("▁", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
+    )
+    return tokenizer
+
+
+@given(st.lists(st.integers(1, 6), max_size=20))
+def test_any_pieces_of_a_sentencepiece_vocabulary_give_the_text_of_all_at_once(
+    sentencepiece: tokenizers.Tokenizer, token_ids: list[int]
+) -> None:
+    parts = stream(ContextDetokenizer(sentencepiece.decode), token_ids)
+    assert "".join(parts) == sentencepiece.decode(token_ids)
+
+
+@given(st.text(min_size=1, max_size=10))
+def test_characters_that_fall_back_to_bytes_come_whole(
+    sentencepiece: tokenizers.Tokenizer, text: str
+) -> None:
+    token_ids = [1, *(7 + byte for byte in text.encode())]
+    parts = stream(ContextDetokenizer(sentencepiece.decode), token_ids)
+    assert "".join(parts) == f"Hello{text}"

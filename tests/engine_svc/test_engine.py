@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from engine_svc.messages import Attach, Cancel, Detach, Drain, Failed, Report, Start, Stop
-from engine_svc.scheduler import Capacity, Step
+from engine_svc.scheduler import Capacity
 from engine_svc.sequence import Ending, FailureCode, FinishReason
+from engine_svc.step import Step
 
 from .scripted import EOS, SHAPE, ScriptedRunner, script, scripted
 from .turns import Turns, make_sequence
@@ -20,10 +21,9 @@ def run(answer: str, **params: object) -> Turns:
     return turns
 
 
-def test_an_answer_ends_with_its_end_of_sequence_which_is_sent_without_text() -> None:
+def test_an_answer_ends_with_its_end_of_sequence_which_is_sent() -> None:
     turns = run("Hallo")
     assert turns.tokens(1) == script("Hallo")
-    assert turns.text(1) == "Hallo"
     assert turns.finished(1).ending == Ending(FinishReason.EOS, stop_token_id=EOS)
     assert turns.is_empty
 
@@ -37,46 +37,21 @@ def test_finished_counts_tokens_and_times() -> None:
 
 def test_max_tokens_end_an_answer() -> None:
     turns = run("Hallo", max_tokens=3)
-    assert turns.text(1) == "Hal"
+    assert turns.tokens(1) == list(b"Hal")
     assert turns.finished(1).ending == Ending(FinishReason.LENGTH)
 
 
-def test_a_broken_character_at_the_end_is_still_sent() -> None:
-    assert run("a€", max_tokens=3).text(1) == "a\N{REPLACEMENT CHARACTER}"
-
-
-def test_a_stop_string_across_tokens_ends_an_answer_and_is_not_sent() -> None:
-    turns = run("one END two", stop=("END",))
-    assert turns.text(1) == "one "
-    assert turns.finished(1).ending == Ending(FinishReason.STOP, stop_string="END")
-    assert turns.tokens(1) == list(b"one END")
-
-
-def test_a_stop_string_completed_by_the_last_token_is_a_stop() -> None:
-    turns = run("abcd", stop=("bc",), max_tokens=3)
-    assert (turns.text(1), turns.finished(1).ending.stop_string) == ("a", "bc")
-
-
-def test_the_beginning_of_a_stop_string_is_sent_when_the_answer_ends() -> None:
-    assert run("xEN", stop=("END",)).text(1) == "xEN"
-
-
-def test_a_stop_token_ends_an_answer_without_its_text() -> None:
+def test_a_stop_token_ends_an_answer() -> None:
     turns = run("ab!c", stop_token_ids=frozenset({ord("!")}))
-    assert turns.text(1) == "ab"
+    assert turns.tokens(1) == list(b"ab!")
     assert turns.finished(1).ending == Ending(FinishReason.STOP, stop_token_id=ord("!"))
-
-
-def test_a_stop_string_before_min_tokens_is_text() -> None:
-    turns = run("ab.cd.ef", stop=(".",), min_tokens=4)
-    assert turns.text(1) == "ab.cd"
 
 
 @pytest.mark.parametrize("forced", [1, 4, 30])
 def test_a_forced_length_is_met_exactly(forced: int) -> None:
     answer = [*b"a.", EOS, *b"." * 40]
     turns = Turns(scripted(ScriptedRunner({1: answer})))
-    turns.start(make_sequence(1, max_tokens=40, stop=(".",), forced_tokens=forced))
+    turns.start(make_sequence(1, max_tokens=40, forced_tokens=forced))
     turns.until_idle()
     assert turns.tokens(1) == answer[:forced]
     assert turns.finished(1).ending == Ending(FinishReason.LENGTH)
@@ -89,8 +64,7 @@ def test_new_sequences_join_at_the_next_step_and_ended_ones_leave_at_once() -> N
     turns.turn(2)
     turns.start(make_sequence(2))
     turns.until_idle()
-    ran = [sorted(s.sequence_id for s in step.sequences) for step in runner.steps]
-    assert ran == [[1], [1], [1, 2], [1, 2]]
+    assert runner.ran() == [[1], [1], [1, 2], [1, 2]]
 
 
 def test_cancelling_frees_within_one_step_and_says_nothing_more() -> None:
@@ -100,7 +74,7 @@ def test_cancelling_frees_within_one_step_and_says_nothing_more() -> None:
     turns.post(Cancel((1, 77)))
     turns.turn()
     assert turns.is_empty
-    assert turns.text(1) == "ab"
+    assert turns.tokens(1) == list(b"ab")
     assert not any(r.finished or r.failed for r in turns.reports)
 
 
@@ -135,7 +109,7 @@ def test_a_sequence_that_never_fits_fails_alone() -> None:
     turns.start(make_sequence(1, max_tokens=SHAPE.total_blocks * 16), make_sequence(2))
     turns.until_idle()
     assert turns.failed(1).code is FailureCode.KV_EXHAUSTED
-    assert turns.text(2) == "b"
+    assert turns.tokens(2) == script("b")
 
 
 def test_a_numeric_fault_fails_its_sequence_alone_and_wipes_its_cache() -> None:
@@ -146,26 +120,26 @@ def test_a_numeric_fault_fails_its_sequence_alone_and_wipes_its_cache() -> None:
     failed = turns.failed(1)
     assert (failed.code, failed.output_tokens) == (FailureCode.NUMERIC, 2)
     assert len(runner.cleared) == 1
-    assert turns.text(2) == "abcd"
+    assert turns.tokens(2) == script("abcd")
     assert turns.is_empty
 
 
 def test_out_of_memory_runs_the_step_again_in_parts() -> None:
     runner = ScriptedRunner(
-        {i: script("abc") for i in range(4)}, fits=lambda step: len(step.sequences) <= 1
+        {i: script("abc") for i in range(4)}, fits=lambda step: len(step.sampled) <= 1
     )
     turns = Turns(scripted(runner))
     turns.start(make_sequence(0), make_sequence(1))
     turns.turn()
     turns.start(make_sequence(2), make_sequence(3))
     turns.until_idle()
-    assert [turns.text(i) for i in range(4)] == ["abc"] * 4
+    assert [turns.tokens(i) for i in range(4)] == [script("abc")] * 4
     assert turns.is_empty
 
 
 def test_out_of_memory_for_one_sequence_alone_fails_that_one() -> None:
     def fits(step: Step) -> bool:
-        return all(s.sequence_id != 2 or len(s.output) < 2 for s in step.sequences)
+        return all(s.sequence_id != 2 or len(s.output) < 2 for s in step.sampled)
 
     runner = ScriptedRunner({i: script("abcd") for i in range(4)}, fits=fits)
     turns = Turns(scripted(runner))
@@ -173,7 +147,7 @@ def test_out_of_memory_for_one_sequence_alone_fails_that_one() -> None:
     turns.until_idle()
     failed = turns.failed(2)
     assert (failed.code, failed.output_tokens) == (FailureCode.KV_EXHAUSTED, 2)
-    assert [turns.text(i) for i in (0, 1, 3)] == ["abcd"] * 3
+    assert [turns.tokens(i) for i in (0, 1, 3)] == [script("abcd")] * 3
     assert turns.is_empty
 
 
@@ -209,7 +183,7 @@ def test_detaching_frees_everything_and_later_reports_go_to_the_next_stream() ->
     turns.post(Start(1, (make_sequence(2),)))
     turns.turn(3)
     assert len(turns.reports) == seen
-    assert {t.sequence_id for r in second for t in r.tokens} == {2}
+    assert {each for report in second for each in report.sequence_ids} == {2}
     assert second[-1].capacity == Capacity(4, 1024, 0)
 
 
@@ -219,7 +193,7 @@ def test_draining_offers_nothing_finishes_what_runs_and_says_so() -> None:
     turns.turn()
     turns.post(Drain())
     turns.until_idle()
-    assert turns.text(1) == "abc"
+    assert turns.tokens(1) == script("abc")
     assert turns.capacity == Capacity(0, 0, 0)
     assert [r.drained for r in turns.reports].index(True) == len(turns.reports) - 1
 

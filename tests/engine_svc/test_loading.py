@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig
 
 from engine_svc.model import loading
-from engine_svc.model.config import from_huggingface
 from engine_svc.model.gguf_file import GGUFFile
+from engine_svc.model.huggingface import from_huggingface
 from engine_svc.model.loading import LoadedModel, embedded_model, load
 from ssjf.wire.run import StartupError
 
@@ -90,7 +90,7 @@ def test_every_end_of_sequence_token_of_the_generation_config_counts(folder: Pat
 
 def test_positions_beyond_the_limit_are_not_kept(tiny_folder: Path) -> None:
     limited = load(str(tiny_folder), device=CPU, dtype=torch.float32, max_context_tokens=40)
-    assert len(limited.model._rotary._cos) == 40
+    assert len(limited.model._rotary.values) == 40
 
 
 def missing_file(folder: Path) -> Path:

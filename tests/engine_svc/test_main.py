@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from engine_svc import __main__ as main
+from engine_svc import loop_thread
 from engine_svc.assembly import Assembled
 from engine_svc.config import EngineSettings
 from ssjf.wire import channel, server
@@ -82,26 +86,71 @@ def test_a_port_in_use_exits_with_1_and_one_line(tiny_folder: Path) -> None:
     assert f"cannot listen on 127.0.0.1:{port}" in ended.stderr
 
 
-async def test_it_serves_until_a_signal_and_exits_with_0(tiny_folder: Path) -> None:
+@asynccontextmanager
+async def started(model: Path, *arguments: str) -> AsyncIterator[tuple[Process, str]]:
+    """The engine as a process that serves, and its address."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "engine_svc", "--device", "cpu", "--threads", "1"),
-        *("--model", str(tiny_folder), "--port", str(port)),
+        *("--model", str(model), "--port", str(port), *arguments),
+        stderr=asyncio.subprocess.PIPE,
     )
     try:
         await _serving(f"127.0.0.1:{port}", main.SERVICE)
-        async with Gateway(f"127.0.0.1:{port}") as gateway:
+        yield process, f"127.0.0.1:{port}"
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+@pytest.mark.parametrize("loop", ["thread", "process"])
+async def test_it_serves_until_a_signal_and_exits_with_0(tiny_folder: Path, loop: str) -> None:
+    async with started(tiny_folder, "--loop", loop) as (process, address):
+        async with Gateway(address) as gateway:
             await gateway.send_batch(1, [sequence(1, max_tokens=60, ignore_eos=True)])
             await gateway.until("step")
             process.send_signal(signal.SIGTERM)
             await gateway.until("drained")
             assert len(gateway.tokens(1)) == 60
         assert await asyncio.wait_for(process.wait(), 30) == 0
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+
+
+async def test_a_loop_process_that_is_killed_ends_the_engine_with_1_and_one_line(
+    tiny_folder: Path,
+) -> None:
+    async with started(tiny_folder, "--loop", "process", "--log-level", "error") as (process, _):
+        os.kill(_child_of(process.pid), signal.SIGKILL)
+        _, stderr = await asyncio.wait_for(process.communicate(), 30)
+        assert process.returncode == 1
+        assert stderr.decode().splitlines()[-1] == (
+            "engine_svc: the engine loop broke: killed by SIGKILL"
+        )
+
+
+async def test_a_loop_process_does_not_outlive_an_engine_that_is_killed(
+    tiny_folder: Path,
+) -> None:
+    async with started(tiny_folder, "--loop", "process") as (process, _):
+        child = _child_of(process.pid)
+        process.kill()
+        await process.wait()
+        while _is_alive(child):  # noqa: ASYNC110 (no event tells of another's child)
+            await asyncio.sleep(0.02)
+
+
+def _child_of(pid: int) -> int:
+    (child,) = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
+    return int(child)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"  # dead, and waiting for whoever has adopted it
 
 
 async def _serving(address: str, service: str) -> None:
@@ -120,11 +169,13 @@ async def test_a_broken_loop_ends_the_process(
 ) -> None:
     def assemble(settings: EngineSettings) -> Assembled:
         assembled = make_engine()
-        monkeypatch.setattr(assembled.engine, "step", _cuda_error)
+        monkeypatch.setattr(assembled.engine, "turn", _cuda_error)
         return assembled
 
-    monkeypatch.setattr(main, "assemble", assemble)
-    served: Any = asyncio.ensure_future(_serve_on(monkeypatch, EngineSettings(port=0)))
+    monkeypatch.setattr(loop_thread, "assemble", assemble)
+    served: Any = asyncio.ensure_future(
+        _serve_on(monkeypatch, EngineSettings(port=0, device="cpu"))
+    )
     with pytest.raises(StartupError, match="the engine loop broke: RuntimeError"):
         await asyncio.wait_for(served, 30)
 
@@ -149,5 +200,5 @@ async def _serve_on(monkeypatch: pytest.MonkeyPatch, settings: EngineSettings) -
             await gateway.close()
 
 
-def _cuda_error() -> None:
+def _cuda_error(_: object) -> None:
     raise RuntimeError("CUDA error: device-side assert triggered")

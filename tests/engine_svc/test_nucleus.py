@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -8,7 +7,7 @@ from hypothesis import strategies as st
 
 from engine_svc import nucleus
 from engine_svc.nucleus import Filters, draw
-from engine_svc.random_stream import keys
+from engine_svc.random_stream import keys, mixed_seed
 
 
 def plain_distribution(
@@ -51,8 +50,7 @@ CASES = [
 
 
 def some_keys(rows: int, seed: int = 0) -> torch.Tensor:
-    seeds, positions = np.full(rows, seed, np.uint64), np.arange(rows, dtype=np.uint64)
-    return torch.from_numpy(keys(seeds, positions)).unsqueeze(1)
+    return keys(torch.tensor(mixed_seed(seed)), torch.arange(rows)).unsqueeze(1)
 
 
 @pytest.mark.parametrize("heads", [(), (4, 16)], ids=["whole order", "heads first"])

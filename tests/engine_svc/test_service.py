@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -33,7 +34,7 @@ async def test_a_sequence_gets_tokens_without_gap_then_finished_then_capacity(
 ) -> None:
     async with (await serve()).connect() as gateway:
         await gateway.send_batch(1, [sequence(1, max_tokens=5, ignore_eos=True)])
-        finished = (await gateway.until("finished")).finished
+        finished = await gateway.until_finished()
         await gateway.until_idle()
         assert len(gateway.tokens(1)) == 5
         assert (finished.reason, finished.output_tokens, finished.prompt_tokens) == (
@@ -43,7 +44,7 @@ async def test_a_sequence_gets_tokens_without_gap_then_finished_then_capacity(
         )
         kinds = gateway.kinds()
         assert kinds[:3] == ["welcome", "capacity", "step"]
-        assert kinds[-2:] == ["finished", "capacity"]
+        assert kinds[-2:] == ["step", "capacity"]
 
 
 async def test_welcome_says_what_is_served(serve: Serve) -> None:
@@ -52,9 +53,9 @@ async def test_welcome_says_what_is_served(serve: Serve) -> None:
         assert (welcome.epoch, welcome.schema_revision) == (1, SCHEMA_REVISION)
         assert welcome.engine_id
         assert not welcome.benchmark
-        assert list(welcome.batching_modes) == [engine_pb2.BATCHING_MODE_CONTINUOUS]
+        assert set(welcome.batching_modes) == {1, 2, 3}
         assert welcome.limits == engine_pb2.EngineLimits(
-            max_sequences=3, max_context_tokens=512, kv_tokens=640
+            max_sequences=3, max_context_tokens=512, kv_tokens=640, kv_block_tokens=16
         )
         model = welcome.model
         assert (model.architecture, model.vocabulary_size) == ("llama", 49_152)
@@ -69,7 +70,7 @@ async def test_all_sequences_of_a_step_come_in_one_message(serve: Serve) -> None
         await gateway.send_batch(1, [sequence(i, ignore_eos=True) for i in range(4)])
         await gateway.until_idle()
         steps = [m.step for m in gateway.log if m.WhichOneof("message") == "step"]
-        assert [len(step.sequences) for step in steps] == [4] * 8
+        assert [len(step.sequence_ids) for step in steps] == [4] * 8
         assert [step.step for step in steps] == list(range(steps[0].step, steps[0].step + 8))
 
 
@@ -98,10 +99,10 @@ async def test_cancelling_gives_everything_back_and_the_rest_goes_on(serve: Serv
 async def test_a_refused_sequence_gets_an_error_and_the_others_their_tokens(serve: Serve) -> None:
     async with (await serve()).connect() as gateway:
         await gateway.send_batch(1, [sequence(1, [60_000]), sequence(2)])
-        error = (await gateway.until("error")).error
+        error = await gateway.until_failed()
         assert error.sequence_id == 1
         assert error.code == engine_pb2.SEQUENCE_ERROR_CODE_INVALID
-        await gateway.until("finished")
+        await gateway.until_finished()
         assert gateway.tokens(2)
 
 
@@ -112,19 +113,38 @@ async def test_text_is_what_the_tokens_say(serve: Serve, tokenizer: Tokenizer) -
         assert gateway.text(1) == tokenizer.decode(gateway.tokens(1))
 
 
+async def test_a_stop_string_ends_the_answer_at_once_and_frees_its_place(serve: Serve) -> None:
+    async with (await serve()).connect() as gateway:
+        await gateway.send_batch(1, [sequence(1, max_tokens=40, ignore_eos=True)])
+        await gateway.until_idle()
+        whole = gateway.text(1)
+        stop = whole[10:13]
+        again = sequence(2, max_tokens=500, ignore_eos=True, stop=[stop])
+        await gateway.send_batch(2, [again, sequence(3, max_tokens=80, ignore_eos=True)])
+        finished = await gateway.until_finished()
+        assert (finished.sequence_id, finished.stop_string) == (2, stop)
+        assert finished.reason == sampling_pb2.FINISH_REASON_STOP
+        assert gateway.text(2) == whole[: whole.index(stop)]
+        assert finished.output_tokens == len(gateway.tokens(2))
+        await gateway.until_idle()
+        assert finished.output_tokens == len(gateway.tokens(2))
+        assert len(gateway.tokens(3)) == 80
+        assert gateway.capacity.free_kv_tokens == gateway.welcome.limits.kv_tokens
+
+
 async def test_a_forced_length_is_met_with_benchmark(serve: Serve) -> None:
     payload = engine_pb2.BenchmarkPayload(forced_output_tokens=33).SerializeToString()
     async with (await serve(benchmark=True)).connect() as gateway:
         assert gateway.welcome.benchmark
         await gateway.send_batch(1, [sequence(1, payload=payload, max_tokens=100)])
-        assert (await gateway.until("finished")).finished.output_tokens == 33
+        assert (await gateway.until_finished()).output_tokens == 33
 
 
 async def test_a_forced_length_is_refused_without_benchmark(serve: Serve) -> None:
     payload = engine_pb2.BenchmarkPayload(forced_output_tokens=33).SerializeToString()
     async with (await serve()).connect() as gateway:
         await gateway.send_batch(1, [sequence(1, payload=payload, max_tokens=100)])
-        error = (await gateway.until("error")).error
+        error = await gateway.until_failed()
         assert "benchmark" in error.message
 
 
@@ -219,17 +239,10 @@ async def test_another_schema_revision_is_refused(serve: Serve) -> None:
     await gateway.close()
 
 
-@pytest.mark.parametrize(
-    "mode",
-    [engine_pb2.BATCHING_MODE_DYNAMIC, engine_pb2.BATCHING_MODE_UNSPECIFIED],
-    ids=["dynamic", "unspecified"],
-)
-async def test_a_batching_mode_that_is_not_offered_is_refused(
-    serve: Serve, mode: engine_pb2.BatchingMode.ValueType
-) -> None:
+async def test_a_stream_without_a_batching_mode_is_refused(serve: Serve) -> None:
     gateway = (await serve()).connect()
     gateway.open()
-    await gateway.send(hello=hello(batching_mode=mode))
+    await gateway.send(hello=hello(batching_mode=engine_pb2.BATCHING_MODE_UNSPECIFIED))
     assert (await refusal(gateway)).reason == "INCOMPATIBLE_PEER"
     await gateway.close()
 
@@ -321,7 +334,7 @@ async def test_heartbeats_of_the_gateway_keep_the_stream_open(
             await asyncio.sleep(0.15)
             await gateway.send(heartbeat=engine_pb2.Heartbeat(count=count))
         await gateway.send_batch(1, [sequence(1)])
-        await gateway.until("finished")
+        await gateway.until_finished()
 
 
 async def test_draining_the_service_ends_the_open_stream_and_refuses_new_ones(
@@ -337,7 +350,8 @@ async def test_draining_the_service_ends_the_open_stream_and_refuses_new_ones(
         await draining
     late = serving.connect()
     late.open()
-    await late.send(hello=hello())
+    with suppress(grpc.aio.AioRpcError):  # the refusal may have come already
+        await late.send(hello=hello())
     found = await refusal(late)
     assert (found.code, found.reason) == (grpc.StatusCode.UNAVAILABLE, "DRAINING")
     await late.close()

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from engine_svc import translate
-from engine_svc.kv_cache import CacheShape
-from engine_svc.messages import Failed, Finished, NewToken, Report, TokenLogprobs
+from engine_svc.answers import Answered
+from engine_svc.batching_mode import BatchingMode
+from engine_svc.messages import Failed, Finished, Report, TokenLogprobs
 from engine_svc.scheduler import Capacity
 from engine_svc.sequence import Ending, FailureCode, FinishReason
 from engine_svc.tokenizer import Message
@@ -130,33 +131,84 @@ def test_one_bad_sequence_of_a_batch_is_refused_alone() -> None:
     assert start.refused == (Failed(2, FailureCode.INVALID, "the prompt has no tokens"),)
 
 
-def test_a_report_becomes_step_then_endings_then_capacity_then_drained() -> None:
+def test_a_report_becomes_a_step_then_capacity_then_drained() -> None:
     report = Report(
         step=4,
         step_ms=2.5,
-        tokens=(NewToken(1, 3, 77, "hi", TokenLogprobs(-0.5, (77, 9), (-0.5, -1.0))),),
-        finished=(Finished(1, Ending(FinishReason.STOP, stop_string="x"), 5, 4, 10.0, 20.0),),
+        sequence_ids=(7, 1),
+        token_ids=(5, 77),
+        indices=(0, 3),
+        logprobs={1: TokenLogprobs(-0.5, (77, 9), (-0.5, -1.0))},
+        finished=(Finished(1, Ending(FinishReason.STOP, stop_string="x"), 5, 4, 10.0, 20.0, 2),),
         failed=(Failed(2, FailureCode.NUMERIC, "NaN", 6),),
         capacity=Capacity(3, 160, 1),
         batch_id=9,
         drained=True,
     )
-    step, finished, error, capacity, drained = translate.responses(report)
-    assert (step.step.step, step.step.step_ms) == (4, 2.5)
-    (tokens,) = step.step.sequences
-    assert (tokens.sequence_id, tokens.first_index, tokens.text) == (1, 3, "hi")
-    assert list(tokens.token_ids) == [77]
-    assert list(tokens.logprobs[0].top_token_ids) == [77, 9]
-    assert finished.finished.reason == sampling_pb2.FINISH_REASON_STOP
-    assert finished.finished.stop_string == "x"
-    assert not finished.finished.HasField("stop_token_id")
-    assert (finished.finished.prompt_tokens, finished.finished.output_tokens) == (5, 4)
-    assert error.error.code == engine_pb2.SEQUENCE_ERROR_CODE_NUMERIC
-    assert error.error.output_tokens == 6
+    step, capacity, drained = translate.responses(Answered(report, ["", "hi"]))
+    assert step.step == engine_pb2.StepOutput(
+        step=4,
+        step_ms=2.5,
+        sequence_ids=[7, 1],
+        token_ids=[5, 77],
+        indices=[0, 3],
+        texts=["", "hi"],
+        logprob_rows=[1],
+        logprobs=[
+            sampling_pb2.TokenLogprobs(
+                logprob=-0.5, top_token_ids=[77, 9], top_logprobs=[-0.5, -1.0]
+            )
+        ],
+        finished=[
+            engine_pb2.SequenceFinished(
+                sequence_id=1,
+                reason=sampling_pb2.FINISH_REASON_STOP,
+                stop_string="x",
+                prompt_tokens=5,
+                cached_prompt_tokens=2,
+                output_tokens=4,
+                prefill_ms=10.0,
+                decode_ms=20.0,
+            )
+        ],
+        errors=[
+            engine_pb2.SequenceError(
+                sequence_id=2,
+                code=engine_pb2.SEQUENCE_ERROR_CODE_NUMERIC,
+                message="NaN",
+                output_tokens=6,
+            )
+        ],
+    )
     assert capacity.capacity == engine_pb2.Capacity(
         free_sequences=3, free_kv_tokens=160, running_sequences=1, batch_id=9
     )
     assert drained.WhichOneof("message") == "drained"
+
+
+def test_a_report_of_capacity_alone_is_no_step() -> None:
+    (only,) = translate.responses(Answered(Report(capacity=Capacity(3, 160, 1)), []))
+    assert only.WhichOneof("message") == "capacity"
+
+
+def test_salt_and_reservation_arrive() -> None:
+    message = sequence(1, max_tokens=8)
+    message.cache_salt, message.kv_reservation_tokens = "tenant", 5
+    found = translate.sequence(message, BOUNDS)
+    assert (found.cache_salt, found.kv_reservation_tokens) == ("tenant", 5)
+    assert translate.sequence(sequence(1), BOUNDS).kv_reservation_tokens is None
+
+
+def test_a_salt_that_is_too_long_is_refused() -> None:
+    message = sequence(1)
+    message.cache_salt = "ä" * 129
+    with pytest.raises(Refused, match="cache_salt"):
+        translate.sequence(message, BOUNDS)
+
+
+def test_every_batching_mode_has_its_wire_value() -> None:
+    named = {engine_pb2.BatchingMode.Name(number): mode for number, mode in translate.MODES.items()}
+    assert named == {f"BATCHING_MODE_{mode.name}": mode for mode in BatchingMode}
 
 
 def test_every_reason_and_every_failure_has_its_wire_value() -> None:
@@ -191,11 +243,3 @@ def test_a_prompt_is_one_user_message() -> None:
 def test_what_cannot_be_tokenised_is_refused(request_: engine_pb2.TokenizeRequest) -> None:
     with pytest.raises(InvalidRequest):
         translate.messages(request_)
-
-
-@pytest.mark.parametrize(("max_sequences", "alone"), [(1, True), (2, False)])
-def test_only_modes_that_the_engine_can_run_are_offered(max_sequences: int, alone: bool) -> None:
-    offered = translate.batching_modes(CacheShape(8, 16, max_sequences, 128))
-    assert (engine_pb2.BATCHING_MODE_NONE in offered) == alone
-    assert engine_pb2.BATCHING_MODE_CONTINUOUS in offered
-    assert engine_pb2.BATCHING_MODE_DYNAMIC not in offered

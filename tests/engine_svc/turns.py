@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from engine_svc.assembly import Assembled
-from engine_svc.engine import Engine
+from engine_svc.engine import Engine, Flight
 from engine_svc.kv_cache import CacheShape
 from engine_svc.mailbox import Mailbox
-from engine_svc.messages import Attach, Command, Failed, Finished, NewToken, Report, Start
+from engine_svc.messages import Attach, Command, Failed, Finished, Report, Start, TokenLogprobs
 from engine_svc.params import SamplingParams
 from engine_svc.scheduler import Capacity
 from engine_svc.sequence import Sequence as EngineSequence
@@ -27,6 +27,15 @@ class HasEngine(Protocol):
     def shape(self) -> CacheShape: ...
 
 
+@dataclass(frozen=True)
+class News:
+    """A token of one sequence."""
+
+    index: int
+    token_id: int
+    logprobs: TokenLogprobs | None
+
+
 @dataclass
 class Turns:
     """An engine and its reports so far."""
@@ -34,6 +43,7 @@ class Turns:
     assembled: HasEngine
     reports: list[Report] = field(default_factory=list)
     batches: int = 0
+    in_flight: Flight | None = None
 
     def __post_init__(self) -> None:
         self.post(Attach(self.reports.append))
@@ -48,11 +58,11 @@ class Turns:
     def turn(self, times: int = 1) -> None:
         for _ in range(times):
             self.assembled.engine.obey(wait=False)
-            self.assembled.engine.step()
+            self.in_flight = self.assembled.engine.turn(self.in_flight)
 
     def until_idle(self) -> None:
         self.turn()
-        while self.capacity.running_sequences:
+        while self.in_flight or self.capacity.running_sequences:
             self.turn()
 
     @property
@@ -67,16 +77,20 @@ class Turns:
             shape.max_sequences, shape.total_blocks * shape.block_tokens, 0
         )
 
-    def news(self, sequence_id: int) -> list[NewToken]:
-        found = [t for r in self.reports for t in r.tokens if t.sequence_id == sequence_id]
+    def news(self, sequence_id: int) -> list[News]:
+        found = [
+            News(index, token_id, (report.logprobs or {}).get(sequence_id))
+            for report in self.reports
+            for each, token_id, index in zip(
+                report.sequence_ids, report.token_ids, report.indices, strict=True
+            )
+            if each == sequence_id
+        ]
         assert [t.index for t in found] == list(range(len(found)))
         return found
 
     def tokens(self, sequence_id: int) -> list[int]:
         return [t.token_id for t in self.news(sequence_id)]
-
-    def text(self, sequence_id: int) -> str:
-        return "".join(t.text for t in self.news(sequence_id))
 
     def finished(self, sequence_id: int) -> Finished:
         (found,) = [f for r in self.reports for f in r.finished if f.sequence_id == sequence_id]
@@ -91,10 +105,18 @@ def make_sequence(
     sequence_id: int,
     prompt: Sequence[int] = (5, 6, 7),
     forced_tokens: int | None = None,
+    kv_reservation_tokens: int | None = None,
+    cache_salt: str = "",
     **params: Any,
 ) -> EngineSequence:
-    sampling = SamplingParams(**{"max_tokens": 8, **params})
-    return EngineSequence(sequence_id, tuple(prompt), sampling, forced_tokens=forced_tokens)
+    return EngineSequence(
+        sequence_id,
+        tuple(prompt),
+        SamplingParams(**{"max_tokens": 8, **params}),
+        forced_tokens=forced_tokens,
+        cache_salt=cache_salt,
+        kv_reservation_tokens=kv_reservation_tokens,
+    )
 
 
 def alone(make_engine: Callable[..., Assembled], sequence: EngineSequence) -> list[int]:

@@ -13,11 +13,12 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from gateway_svc.__main__ import SERVICE, Gateway, running_gateway
+from gateway_svc.admission import Admission
 from gateway_svc.config import GatewaySettings
 from gateway_svc.dispatcher import Dispatcher
 from ssjf.engine.v1 import sampling_pb2
 from ssjf.gateway.v1 import gateway_pb2, gateway_pb2_grpc
-from ssjf.wire import channel, errors
+from ssjf.wire import auth, channel, errors
 from tests.gateway_svc.fakes import FakeEngine, FakePredictor, serving
 
 # Far beyond what anything takes here; a test that waits so long has failed.
@@ -107,10 +108,21 @@ class Rig:
         return self.gateway.dispatcher
 
     @property
+    def admission(self) -> Admission:
+        return self.gateway.parts.admission
+
+    @property
     def stub(self) -> Any:
         return gateway_pb2_grpc.GatewayServiceStub(self.channel)
 
-    def open(self, prompt: str = "", *, timeout: float | None = None, **fields: Any) -> Any:
+    def open(
+        self,
+        prompt: str = "",
+        *,
+        timeout: float | None = None,
+        token: str | None = None,
+        **fields: Any,
+    ) -> Any:
         """A call of Generate; sampling fields go into `sampling`."""
         sampling = sampling_pb2.SamplingParams(
             **{name: fields.pop(name) for name in list(fields) if name in SAMPLING_FIELDS}
@@ -118,11 +130,11 @@ class Rig:
         if prompt:
             fields["prompt"] = prompt
         request = gateway_pb2.GenerateRequest(sampling=sampling, **fields)
-        return self.stub.Generate(request, timeout=timeout)
+        return self.stub.Generate(request, timeout=timeout, metadata=auth.bearer(token))
 
-    def generate(self, prompt: str = "", *, timeout: float | None = None, **fields: Any) -> Answer:
+    def generate(self, prompt: str = "", **fields: Any) -> Answer:
         """A call of Generate that is being read."""
-        answer = Answer(self.open(prompt, timeout=timeout, **fields))
+        answer = Answer(self.open(prompt, **fields))
         answer.task = asyncio.create_task(answer.read())
         return answer
 
@@ -137,8 +149,11 @@ class Rig:
         assert isinstance(response, gateway_pb2.GetServerInfoResponse)
         return response
 
-    async def queue(self, **fields: Any) -> gateway_pb2.GetQueueResponse:
-        response = await self.stub.GetQueue(gateway_pb2.GetQueueRequest(**fields))
+    async def queue(
+        self, *, token: str | None = None, **fields: Any
+    ) -> gateway_pb2.GetQueueResponse:
+        request = gateway_pb2.GetQueueRequest(**fields)
+        response = await self.stub.GetQueue(request, metadata=auth.bearer(token))
         assert isinstance(response, gateway_pb2.GetQueueResponse)
         return response
 
@@ -147,7 +162,7 @@ class Rig:
         ledger = self.dispatcher.ledger
         names = (
             *("accepted", "refused", "finished", "cancelled", "failed"),
-            *("predictions_late", "predictions_failed", "repriced"),
+            *("predictions_late", "predictions_failed", "predictions_skipped", "repriced"),
         )
         return {name: getattr(ledger, name) for name in names if getattr(ledger, name)}
 
@@ -174,11 +189,10 @@ class Rig:
         """Waits until nothing is left of any request, and checks that it adds up."""
         dispatcher = self.dispatcher
         dispatcher.check()
-        await until(lambda: dispatcher.ledger.open == 0 and dispatcher._idle.is_set())
+        await until(lambda: dispatcher.ledger.open == 0 and self.gateway.parts.admission.idle)
         dispatcher.check()
-        counters = (await self.queue()).counters
-        ends = counters.finished + counters.cancelled + counters.failed
-        assert counters.accepted == ends
+        ledger = dispatcher.ledger
+        assert ledger.accepted == ledger.finished + ledger.cancelled + ledger.failed
         assert (dispatcher.core.waiting_count, dispatcher.core.running_count) == (0, 0)
 
 
@@ -202,7 +216,13 @@ async def start() -> AsyncIterator[Start]:
             addresses = [await stack.enter_async_context(serving(engine)) for engine in engines]
             if isinstance(predictor, FakePredictor):
                 predictor = await stack.enter_async_context(serving(predictor))
-            given = {"port": 0, "prediction_budget_ms": PATIENCE_S * 1e3, **settings}
+            given = {
+                "port": 0,
+                "prediction_budget_ms": PATIENCE_S * 1e3,
+                "skip_idle_predictions": False,
+                "policy": "ssjf",
+                **settings,
+            }
             gateway = await stack.enter_async_context(
                 running_gateway(
                     GatewaySettings(

@@ -15,8 +15,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import grpc
-
 from ssjf.engine.v1 import engine_pb2, engine_pb2_grpc, sampling_pb2
 from ssjf.predictor.v1 import predictor_pb2, predictor_pb2_grpc
 from ssjf.wire import errors, server
@@ -82,6 +80,14 @@ class FakeEngine(engine_pb2_grpc.EngineServiceServicer):
     """Refuses every stream."""
     secretive: bool = False
     """Does not say what it has free."""
+    cuts_off: bool = False
+    """Ends every answer for its length."""
+    modes: tuple[engine_pb2.BatchingMode.ValueType, ...] = (
+        engine_pb2.BATCHING_MODE_NONE,
+        engine_pb2.BATCHING_MODE_DYNAMIC,
+        engine_pb2.BATCHING_MODE_CONTINUOUS,
+    )
+    """Batching modes that it can run."""
 
     running: dict[int, Running] = field(default_factory=dict)
     started: list[str] = field(default_factory=list)
@@ -100,54 +106,60 @@ class FakeEngine(engine_pb2_grpc.EngineServiceServicer):
 
     def step(self) -> None:
         """Gives every running sequence a token and ends those that are complete."""
-        tokens = [
-            self.tokens(number, running.given, [running.given])
+        rows = [
+            (number, running.given, running.given)
             for number, running in self.running.items()
             if running.given < running.wanted
         ]
         for running in self.running.values():
             running.given += 1
-        self.say(step=engine_pb2.StepOutput(sequences=tokens))
+        self.say(step=self.output(rows))
         complete = [n for n, running in self.running.items() if running.given >= running.wanted]
         for number in complete:
             self.finish(number)
         if complete:
             self.report()
 
-    def tokens(
-        self, number: int, first_index: int, token_ids: Iterable[int]
-    ) -> engine_pb2.SequenceTokens:
-        """Output of one sequence."""
-        listed = list(token_ids)
-        text = "".join(self.text(token) for token in listed)
-        return engine_pb2.SequenceTokens(
-            sequence_id=number, first_index=first_index, token_ids=listed, text=text
-        )
+    def output(self, rows: Iterable[tuple[int, int, int]]) -> engine_pb2.StepOutput:
+        """A step's tokens; a row is the sequence, the index and the token."""
+        step = engine_pb2.StepOutput()
+        for number, index, token in rows:
+            step.sequence_ids.append(number)
+            step.indices.append(index)
+            step.token_ids.append(token)
+            step.texts.append(self.text(token))
+        return step
 
     def say_tokens(self, number: int, first_index: int, token_ids: Iterable[int]) -> None:
         """Sends output of one sequence, right or wrong."""
-        output = engine_pb2.StepOutput(sequences=[self.tokens(number, first_index, token_ids)])
-        self.say(step=output)
+        rows = [(number, index, token) for index, token in enumerate(token_ids, first_index)]
+        self.say(step=self.output(rows))
 
     def finish(self, number: int, output_tokens: int | None = None) -> None:
         """Ends a sequence."""
         running = self.running.pop(number)
         finished = engine_pb2.SequenceFinished(
             sequence_id=number,
-            reason=sampling_pb2.FINISH_REASON_EOS,
+            reason=self._reason,
             stop_token_id=2,
             prompt_tokens=len(running.sequence.prompt_token_ids),
             output_tokens=running.wanted if output_tokens is None else output_tokens,
             prefill_ms=3.0,
             decode_ms=4.0,
         )
-        self.say(finished=finished)
+        self.say(step=engine_pb2.StepOutput(finished=[finished]))
+
+    @property
+    def _reason(self) -> sampling_pb2.FinishReason.ValueType:
+        if self.cuts_off:
+            return sampling_pb2.FINISH_REASON_LENGTH
+        return sampling_pb2.FINISH_REASON_EOS
 
     def fail(self, number: int, code: engine_pb2.SequenceErrorCode.ValueType) -> None:
         """Ends a sequence with an error."""
         del self.running[number]
         error = engine_pb2.SequenceError(sequence_id=number, code=code, message="/secret/path")
-        self.say(error=error)
+        self.say(step=engine_pb2.StepOutput(errors=[error]))
         self.report()
 
     def report(self) -> None:
@@ -283,13 +295,18 @@ class FakeEngine(engine_pb2_grpc.EngineServiceServicer):
                 vocabulary_hash=self.vocabulary_hash,
             ),
             limits=limits if self.says_limits else None,
-            batching_modes=[engine_pb2.BATCHING_MODE_CONTINUOUS],
+            batching_modes=self.modes,
         )
 
 
 def foretell(item: predictor_pb2.PredictItem) -> float:
     """The last number of the prompt."""
     return float(item.prompt.split()[-1])
+
+
+def backwards(item: predictor_pb2.PredictItem) -> float:
+    """The longer the answer, the less is foretold."""
+    return 1000.0 - foretell(item)
 
 
 @dataclass
@@ -299,6 +316,8 @@ class FakePredictor(predictor_pb2_grpc.PredictorServiceServicer):
     predict: Callable[[predictor_pb2.PredictItem], float] = foretell
     answers: int = 1
     """Predictions for each item."""
+    p90: Callable[[float], float] | None = None
+    """The 90th percentile of an expected length; None tells no quantiles."""
     error: errors.SsjfError | None = None
     works: asyncio.Event = field(default_factory=asyncio.Event)
     """Cleared, questions wait for it."""
@@ -323,11 +342,20 @@ class FakePredictor(predictor_pb2_grpc.PredictorServiceServicer):
         if self.error is not None:
             raise self.error
         predictions = [
-            predictor_pb2.Prediction(expected_tokens=self.predict(item))
+            self._prediction(self.predict(item))
             for item in request.items
             for _ in range(self.answers)
         ]
         return predictor_pb2.PredictResponse(predictions=predictions, revision="r1")
+
+    def _prediction(self, tokens: float) -> predictor_pb2.Prediction:
+        if self.p90 is None:
+            return predictor_pb2.Prediction(expected_tokens=tokens)
+        quantiles = [
+            predictor_pb2.Quantile(probability=0.5, tokens=tokens),
+            predictor_pb2.Quantile(probability=0.9, tokens=self.p90(tokens)),
+        ]
+        return predictor_pb2.Prediction(expected_tokens=tokens, quantiles=quantiles)
 
     async def GetPredictorInfo(  # noqa: N802
         self, request: predictor_pb2.GetPredictorInfoRequest, context: Context
@@ -355,22 +383,3 @@ async def serving(fake: FakeEngine | FakePredictor) -> AsyncIterator[str]:
         yield listening.address
     finally:
         await listening.server.stop(grace=0)
-
-
-@asynccontextmanager
-async def serving_nonsense(method: str) -> AsyncIterator[str]:
-    """A server whose unary `method` (/package.Service/Method) answers with no message at all."""
-
-    async def answer(_request: bytes, _context: Any) -> bytes:
-        return b"\xff\xff\xff\xff"
-
-    service, name = method.strip("/").split("/")
-    handlers: dict[str, Any] = {name: grpc.unary_unary_rpc_method_handler(answer)}
-    running = grpc.aio.server()
-    running.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
-    port = running.add_insecure_port("127.0.0.1:0")
-    await running.start()
-    try:
-        yield f"127.0.0.1:{port}"
-    finally:
-        await running.stop(None)

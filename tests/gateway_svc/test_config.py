@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway_svc.__main__ import build_core
+from gateway_svc.assembly import build_ordering
 from gateway_svc.config import GatewaySettings
 from gateway_svc.scheduling.policies.oracle import Oracle
 from ssjf.wire.run import StartupError, load_settings
@@ -16,7 +16,7 @@ def load(*arguments: str) -> GatewaySettings:
 
 def test_the_defaults_are_valid() -> None:
     settings = load()
-    assert (settings.port, settings.policy, settings.max_queued) == (50051, "ssjf", 1024)
+    assert (settings.port, settings.policy, settings.max_queued) == (50051, "default", 1024)
     assert settings.engine_addresses == ("127.0.0.1:50053",)
     assert settings.predictor_address == "127.0.0.1:50052"
 
@@ -40,7 +40,11 @@ def test_the_predictor_can_be_left_out() -> None:
 @pytest.mark.parametrize(
     ("flag", "value", "says"),
     [
-        ("--policy", "longest", "there are: fcfs, oracle, ssjf"),
+        (
+            "--policy",
+            "longest",
+            "there are: default, bounded-ssjf, fcfs, hrrn, oracle, ssjf,",
+        ),
         ("--engines", " , ", "at least one host:port"),
         ("--engines", "a:1,b", "'b' is not host:port"),
         ("--engines", "a:1,b:2, a:1", "listed twice"),
@@ -93,7 +97,7 @@ def oracle(path: Path) -> GatewaySettings:
 def test_the_oracles_lengths_are_read_at_the_start(tmp_path: Path) -> None:
     path = tmp_path / "lengths.json"
     path.write_text('{"r1": 5}')
-    policy = build_core(oracle(path))._policy
+    policy = build_ordering(oracle(path)).policy._configured
     assert isinstance(policy, Oracle)
     assert policy._lengths == {"r1": 5}
 
@@ -105,9 +109,9 @@ def test_lengths_that_are_none_stop_the_start_with_a_line(tmp_path: Path, text: 
     path = tmp_path / "lengths.json"
     path.write_text(text, encoding="latin-1")
     with pytest.raises(StartupError, match=r"--oracle-lengths .*lengths.json: "):
-        build_core(oracle(path))
+        build_ordering(oracle(path))
 
 
 def test_a_missing_file_of_lengths_stops_the_start_with_a_line(tmp_path: Path) -> None:
     with pytest.raises(StartupError, match="No such file"):
-        build_core(oracle(tmp_path / "missing.json"))
+        build_ordering(oracle(tmp_path / "missing.json"))

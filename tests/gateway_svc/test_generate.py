@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from ssjf.engine.v1 import engine_pb2, prompt_pb2, sampling_pb2
+from ssjf.engine.v1 import prompt_pb2, sampling_pb2
 from ssjf.gateway.v1 import gateway_pb2
 from tests.gateway_svc.conftest import Start, ends, until
 from tests.gateway_svc.fakes import FakeEngine, FakePredictor, tokens_of
@@ -34,6 +34,7 @@ async def test_queued_tells_what_the_request_is_queued_under(start: Start) -> No
         predicted_tokens=5.0,
         prediction_source=gateway_pb2.PREDICTION_SOURCE_MODEL,
         queue_length=1,
+        priority=gateway_pb2.PRIORITY_CLASS_STANDARD,
     )
 
 
@@ -211,8 +212,7 @@ async def test_what_a_slow_client_missed_comes_as_one_delta(start: Start) -> Non
     live = rig.dispatcher.live(engine.only)
     for index in range(50):  # without a turn of the loop in between: the handler cannot run
         rig.dispatcher.step(
-            rig.gateway.fleet.links[0],
-            engine_pb2.StepOutput(sequences=[engine.tokens(engine.only, index, [index])]),
+            rig.gateway.fleet.links[0], engine.output([(engine.only, index, index)])
         )
     assert live.output_tokens == 50
     engine.finish(engine.only)

@@ -160,7 +160,7 @@ async def test_a_full_queue_refuses_with_the_limit_and_when_to_come_back(start: 
     answers = [await rig.queued("count to 3") for _ in range(3)]
     failure = await rig.generate("count to 3").failure()
     assert (failure.code, failure.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL")
-    assert failure.quota == (("queue", "2 requests are waiting"),)
+    assert failure.quota == (("gateway/queued_requests", "at most 2 queued requests"),)
     assert failure.retry_after_s is not None
     assert failure.retry_after_s >= 0.1
     engine.by_hand = False

@@ -86,7 +86,7 @@ async def test_tokens_that_come_twice_are_dropped_and_counted(start: Start) -> N
     engine.report()
     assert (await answer.end()).token_ids == [5, 6, 7]
     assert answer.text == "5 6 7 "
-    assert dropped() == before + 2
+    assert dropped() == before + 3
 
 
 async def test_what_is_said_of_unknown_sequences_is_dropped_and_counted(start: Start) -> None:
@@ -95,8 +95,9 @@ async def test_what_is_said_of_unknown_sequences_is_dropped_and_counted(start: S
     answer, number = await running(rig, engine, "count to 1")
     before = dropped()
     engine.say_tokens(99, 0, [1])
-    engine.say(finished=engine_pb2.SequenceFinished(sequence_id=99, output_tokens=1))
-    engine.say(error=engine_pb2.SequenceError(sequence_id=99))
+    finished = engine_pb2.SequenceFinished(sequence_id=99, output_tokens=1)
+    failed = engine_pb2.SequenceError(sequence_id=99)
+    engine.say(step=engine_pb2.StepOutput(finished=[finished], errors=[failed]))
     engine.step()
     engine.say_tokens(number, 1, [1])
     assert (await answer.end()).token_ids == [0]

@@ -71,8 +71,8 @@ async def test_a_drain_refuses_what_is_new_and_finishes_what_was_accepted(start:
     engine = FakeEngine(places=1, by_hand=True)
     rig = await start(engine)
     answers = [await rig.queued("count to 5") for _ in range(3)]
-    draining = asyncio.create_task(rig.dispatcher.drain())
-    await until(lambda: rig.dispatcher.draining)
+    draining = asyncio.create_task(rig.admission.drain())
+    await until(lambda: rig.admission.draining)
     failure = await rig.generate("count to 5").failure()
     assert (failure.code, failure.reason) == (grpc.StatusCode.UNAVAILABLE, "DRAINING")
     assert failure.retry_after_s is not None
@@ -89,8 +89,8 @@ async def test_a_drain_finishes_what_was_still_being_prepared(start: Start) -> N
     engine.tokenizer_works.clear()
     answer = rig.generate("count to 3")
     await until(lambda: engine.tokenizing)
-    draining = asyncio.create_task(rig.dispatcher.drain())
-    await until(lambda: rig.dispatcher.draining)
+    draining = asyncio.create_task(rig.admission.drain())
+    await until(lambda: rig.admission.draining)
     assert not draining.done()
     engine.tokenizer_works.set()
     assert (await answer.end()).token_ids == [0, 1, 2]
@@ -103,8 +103,8 @@ async def test_a_drain_that_is_given_up_fails_the_rest_with_one_outcome_each(
     engine = FakeEngine(places=1, by_hand=True)
     rig = await start(engine)
     answers = [await rig.queued("count to 5") for _ in range(3)]
-    draining = asyncio.create_task(rig.dispatcher.drain())
-    await until(lambda: rig.dispatcher.draining)
+    draining = asyncio.create_task(rig.admission.drain())
+    await until(lambda: rig.admission.draining)
     draining.cancel()
     for answer in answers:
         failure = await answer.failure()
@@ -120,7 +120,7 @@ async def test_an_engine_that_joins_during_a_drain_does_not_make_it_serving(
     rig = await start(engine)
     answer = await rig.queued("count to 5")
     await rig.gateway.listening.health.set_all(serving=False)
-    draining = asyncio.create_task(rig.dispatcher.drain())
+    draining = asyncio.create_task(rig.admission.drain())
     engine.die()
     await rig.engines(0)
     engine.by_hand = False

@@ -10,7 +10,8 @@ import pytest
 from ssjf.gateway.v1 import gateway_pb2
 from ssjf.wire import errors
 from tests.gateway_svc.conftest import Rig, Start, ends, until
-from tests.gateway_svc.fakes import FakeEngine, FakePredictor, serving_nonsense
+from tests.gateway_svc.fakes import FakeEngine, FakePredictor
+from tests.gateway_svc.nonsense import serving_nonsense
 
 PRIOR = 77.0
 NOWHERE = "127.0.0.1:1"  # a privileged port on which nothing listens
@@ -57,17 +58,20 @@ async def test_a_late_prediction_moves_the_waiting_request(start: Start) -> None
     assert rig.counts() == {"accepted": 3, "finished": 3, "predictions_late": 3, "repriced": 2}
 
 
-async def test_a_late_prediction_of_a_running_request_changes_nothing(start: Start) -> None:
+async def test_a_late_prediction_of_a_running_request_is_told_at_its_end(start: Start) -> None:
     engine, predictor = FakeEngine(by_hand=True), FakePredictor()
     rig = await start(engine, predictor=predictor, prediction_budget_ms=5, prior_tokens=PRIOR)
     predictor.works.clear()
     answer = await rig.queued("count to 3")
     await answer.has("started")
     predictor.works.set()
-    await until(lambda: predictor.open == 0)
+    live = rig.dispatcher.live(engine.only)
+    await until(lambda: live.from_model)
     engine.by_hand = False
     await answer.end()
-    assert answer.finished.length_prediction.predicted_tokens == PRIOR
+    assert answer.finished.length_prediction == gateway_pb2.LengthPrediction(
+        predicted_tokens=3.0, actual_tokens=3, source=gateway_pb2.PREDICTION_SOURCE_MODEL
+    )
     assert rig.counts() == {"accepted": 1, "finished": 1, "predictions_late": 1}
 
 

@@ -260,7 +260,8 @@ def parses_or_is_refused(request: gateway_pb2.GenerateRequest) -> None:
     assert request_id.is_valid(parsed.request_id)
     translate.tokenize_request(parsed)
     translate.predict_item(parsed, "tiny")
-    translate.sequence(1, parsed, [1], translate.fit(parsed, 1, MODEL))
+    job = Job(1, parsed.request_id, 0.0, prompt_tokens=1, max_tokens=1, predicted_tokens=1.0)
+    translate.sequence(job, parsed, [1], translate.fit(parsed, 1, MODEL))
 
 
 @settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])

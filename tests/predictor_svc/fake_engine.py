@@ -91,13 +91,12 @@ class FakeEngine(engine_pb2_grpc.EngineServiceServicer):
                 self.most_running = max(self.most_running, len(self._running))
 
     def _step(self) -> list[engine_pb2.ServeResponse]:
-        responses = []
+        step = engine_pb2.StepOutput()
         for sequence_id, counts in list(self._running.items()):
             counts[0] += 1
             if self.fails:
                 del self._running[sequence_id]
-                error = engine_pb2.SequenceError(sequence_id=sequence_id)
-                responses.append(engine_pb2.ServeResponse(error=error))
+                step.errors.add(sequence_id=sequence_id)
                 continue
             given, wanted, limit = counts
             # The end-of-sequence token comes after the answer's own tokens, and is counted.
@@ -109,17 +108,11 @@ class FakeEngine(engine_pb2_grpc.EngineServiceServicer):
             if reason is not None:
                 del self._running[sequence_id]
                 self._finished += 1
-                finished = engine_pb2.SequenceFinished(
-                    sequence_id=sequence_id, reason=reason, output_tokens=given
-                )
-                responses.append(engine_pb2.ServeResponse(finished=finished))
-        if responses:
+                step.finished.add(sequence_id=sequence_id, reason=reason, output_tokens=given)
+        responses = [engine_pb2.ServeResponse(step=step)]
+        if step.finished or step.errors:
             responses.append(engine_pb2.ServeResponse(capacity=self._capacity()))
-        tokens = [engine_pb2.SequenceTokens(sequence_id=each) for each in self._running]
-        return [
-            engine_pb2.ServeResponse(step=engine_pb2.StepOutput(sequences=tokens)),
-            *responses,
-        ]
+        return responses
 
     def _model(self) -> engine_pb2.ModelInfo:
         return engine_pb2.ModelInfo(name="fake-llm")

@@ -40,7 +40,7 @@ class FakeGateway:
     async def refuse(self, _request: Any, _context: Any) -> None:
         raise errors.Internal("this gateway only generates")
 
-    GetQueue = GetServerInfo = refuse
+    GetQueue = WatchQueue = GetServerInfo = refuse
 
 
 def _finished(tokens: int) -> gateway_pb2.Finished:

@@ -12,6 +12,8 @@ from tests.wire.conftest import Serve
 EXAMPLES = (
     errors.SsjfError("it failed"),
     errors.InvalidRequest([errors.Violation("sampling.top_p", "must be in (0, 1], is 0")]),
+    errors.Unauthenticated("a bearer token is needed"),
+    errors.PermissionDenied("this method needs an admin's token"),
     errors.UnknownModel("no engine serves 'gpt'"),
     errors.DuplicateRequest("request 'a' is in the gateway"),
     errors.AlreadyServing("another gateway is connected"),
@@ -25,6 +27,7 @@ EXAMPLES = (
     errors.Draining("the gateway is shutting down", retry_after_s=2.0),
     errors.Interrupted("the call was interrupted", retry_after_s=1.0),
     errors.DeadlinePassed("the deadline passed"),
+    errors.DeadlineTooSoon("12 s are needed", retry_after_s=3.0),
     errors.QueueTimeout("waited 600 s", retry_after_s=5.0),
     errors.NumericFault("NaN in the logits"),
     errors.Internal("internal error"),

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from gateway_svc.scheduling.job import Job
-from gateway_svc.scheduling.policy import PolicyOptions, register
+from gateway_svc.scheduling.entry import Entry
+from gateway_svc.scheduling.lines import KeyedLine
+from gateway_svc.scheduling.policy import LaneWork, Line, PolicyOptions, register
 
 
 @register("fcfs")
 class Fcfs:
-    """Orders by arrival."""
+    """Orders by arrival at the queue."""
+
+    alpha = None
+    by_length = False
 
     def __init__(self, options: PolicyOptions) -> None:
         del options  # the same shape for every policy
 
-    def key(self, job: Job) -> float:
-        """The time of arrival, in seconds."""
-        return job.arrival_s
+    def line(self, work: LaneWork) -> Line:
+        """Every key is the same: ties go by arrival."""
+        del work
+        return KeyedLine(_no_key)
+
+
+def _no_key(entry: Entry) -> float:
+    del entry
+    return 0.0

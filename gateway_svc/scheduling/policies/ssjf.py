@@ -6,17 +6,23 @@ coming.
 
 from __future__ import annotations
 
-from gateway_svc.scheduling.job import Job
-from gateway_svc.scheduling.policy import PolicyOptions, register
+from operator import attrgetter
+
+from gateway_svc.scheduling.lines import KeyedLine
+from gateway_svc.scheduling.policy import LaneWork, Line, PolicyOptions, register
 
 
 @register("ssjf")
 class Ssjf:
-    """Orders by predicted service time."""
+    """Orders by predicted work."""
+
+    alpha = None
+    by_length = True
 
     def __init__(self, options: PolicyOptions) -> None:
-        self._step_model = options.step_model
+        del options  # the same shape for every policy
 
-    def key(self, job: Job) -> float:
-        """Predicted service time, in milliseconds."""
-        return self._step_model.service_ms(job, job.expected_output_tokens)
+    def line(self, work: LaneWork) -> Line:
+        """The key is the predicted work, in tokens."""
+        del work
+        return KeyedLine(attrgetter("work"))

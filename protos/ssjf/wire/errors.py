@@ -2,6 +2,8 @@
 
     SsjfError
     ├── InvalidRequest       INVALID_ARGUMENT     INVALID_REQUEST   BadRequest
+    ├── Unauthenticated      UNAUTHENTICATED      UNAUTHENTICATED
+    ├── PermissionDenied     PERMISSION_DENIED    PERMISSION_DENIED
     ├── UnknownModel         NOT_FOUND            UNKNOWN_MODEL
     ├── DuplicateRequest     ALREADY_EXISTS       DUPLICATE_REQUEST_ID
     ├── AlreadyServing       ALREADY_EXISTS       ALREADY_SERVING
@@ -15,6 +17,7 @@
     ├── Draining             UNAVAILABLE          DRAINING          RetryInfo
     ├── Interrupted          UNAVAILABLE          INTERRUPTED       RetryInfo
     ├── DeadlinePassed       DEADLINE_EXCEEDED    DEADLINE_PASSED
+    ├── DeadlineTooSoon      DEADLINE_EXCEEDED    DEADLINE_TOO_SOON   RetryInfo
     ├── QueueTimeout         DEADLINE_EXCEEDED    QUEUE_TIMEOUT     RetryInfo
     ├── NumericFault         INTERNAL             NUMERIC
     └── Internal             INTERNAL             INTERNAL
@@ -94,6 +97,20 @@ class InvalidRequest(SsjfError):
             for v in self.violations[:MAX_VIOLATIONS]
         ]
         return (error_details_pb2.BadRequest(field_violations=shown),)
+
+
+class Unauthenticated(SsjfError):
+    """The call carries no bearer token that is known."""
+
+    code = grpc.StatusCode.UNAUTHENTICATED
+    reason = "UNAUTHENTICATED"
+
+
+class PermissionDenied(SsjfError):
+    """The caller is known and may not do this."""
+
+    code = grpc.StatusCode.PERMISSION_DENIED
+    reason = "PERMISSION_DENIED"
 
 
 class UnknownModel(SsjfError):
@@ -206,6 +223,12 @@ class DeadlinePassed(SsjfError):
 
     code = grpc.StatusCode.DEADLINE_EXCEEDED
     reason = "DEADLINE_PASSED"
+
+
+class DeadlineTooSoon(DeadlinePassed):
+    """The request's deadline cannot be met, by what waits before it and what it needs."""
+
+    reason = "DEADLINE_TOO_SOON"
 
 
 class QueueTimeout(SsjfError):

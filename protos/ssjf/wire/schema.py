@@ -6,4 +6,4 @@ peer would misread. Peers of different revisions refuse each other.
 
 from typing import Final
 
-SCHEMA_REVISION: Final = 1
+SCHEMA_REVISION: Final = 2

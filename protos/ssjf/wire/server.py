@@ -20,6 +20,7 @@ from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from ssjf.wire import logs
+from ssjf.wire.auth import Authentication, TokenTable
 from ssjf.wire.channel import MAX_MESSAGE_BYTES, MAX_METADATA_BYTES
 from ssjf.wire.health import Health
 from ssjf.wire.interceptors import Boundary
@@ -36,6 +37,10 @@ OPTIONS: Final[tuple[tuple[str, int], ...]] = (
     ("grpc.http2.min_ping_interval_without_data_ms", 500),
     ("grpc.http2.max_ping_strikes", 0),
     ("grpc.keepalive_permit_without_calls", 1),
+    # Calls that came faster than the event loop takes them: beyond 1,000 the default cancels
+    # some without a reason. They wait for a typed refusal instead.
+    ("grpc.server.max_pending_requests", 50_000),
+    ("grpc.server.max_pending_requests_hard_limit", 100_000),
     # A client that vanished without a word is noticed in about 25 s.
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 5_000),
@@ -60,14 +65,18 @@ class Listening:
         return f"{self.host}:{self.port}"
 
 
-async def listen(settings: ServiceSettings, services: Services) -> Listening:
+async def listen(
+    settings: ServiceSettings, services: Services, tokens: TokenTable | None = None
+) -> Listening:
     """Starts a server of `services` (full name → adds its servicer), all NOT_SERVING.
 
-    Health and reflection come with it. Raises StartupError where the address cannot
-    be bound, or where it is not loopback and `insecure_bind` is off.
+    Health and reflection come with it. With `tokens`, everything but health needs one of
+    them. Raises StartupError where the address cannot be bound, or where it is not loopback
+    and `insecure_bind` is off.
     """
     check_address(settings)
-    server = grpc.aio.server(interceptors=(Boundary(),), options=OPTIONS)
+    guards = (Boundary(),) if tokens is None else (Boundary(), Authentication(tokens))
+    server = grpc.aio.server(interceptors=guards, options=OPTIONS)
     for add in services.values():
         add(server)
     states = Health(*services)

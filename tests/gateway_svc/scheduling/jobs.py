@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from gateway_svc.scheduling import policy
-from gateway_svc.scheduling.core import Batch, QueueLimits, SchedulingCore
+from gateway_svc.scheduling.core import Batch, SchedulingCore
 from gateway_svc.scheduling.credits import Room
 from gateway_svc.scheduling.job import Job
+from gateway_svc.scheduling.quota import Limits
 
 ENGINE = "engine-1"
 WIDE = Room(sequences=100, kv_tokens=100_000)
@@ -25,7 +26,7 @@ def job(job_id: int, predicted_tokens: float = 10.0, **fields: Any) -> Job:
 
 
 def core_of(name: str = "ssjf", **limits: Any) -> SchedulingCore:
-    return SchedulingCore(policy.create(name), QueueLimits(**limits))
+    return SchedulingCore(policy.create(name), Limits(**limits))
 
 
 def ids(batch: Batch | None) -> list[int]:

@@ -2,9 +2,13 @@ from __future__ import annotations
 
 import pytest
 
-from gateway_svc.scheduling.core import BrokenInvariant, CoreFull, Departure, Expiry
+from gateway_svc.scheduling.core import Departure
 from gateway_svc.scheduling.credits import Room
+from gateway_svc.scheduling.expiries import Expiry
+from gateway_svc.scheduling.invariants import BrokenInvariant
 from gateway_svc.scheduling.job import Priority
+from gateway_svc.scheduling.lines import KeyedLine
+from gateway_svc.scheduling.quota import CoreFull
 from tests.gateway_svc.scheduling.jobs import ENGINE, WIDE, core_of, ids, job
 
 # Order -----------------------------------------------------------------------
@@ -39,7 +43,7 @@ def test_ties_go_by_arrival(policy: str) -> None:
 def test_a_higher_class_goes_first_however_long_it_is() -> None:
     core = core_of()
     core.join(ENGINE, WIDE)
-    core.submit(job(1, 1.0, priority=Priority.BATCH))
+    core.submit(job(1, 60.0, priority=Priority.BATCH))
     core.submit(job(2, 5.0, priority=Priority.STANDARD))
     core.submit(job(3, 900.0, priority=Priority.URGENT))
     assert ids(core.next_batch(ENGINE, 9.0)) == [3, 2, 1]
@@ -269,28 +273,111 @@ def test_batches_are_numbered_from_one_on_each_engine() -> None:
     assert [batch.batch_id for batch in (first, second, third) if batch] == [1, 1, 2]
 
 
+def test_a_dropped_job_is_told_once_even_if_a_decision_came_first() -> None:
+    core = core_of()
+    core.join(ENGINE, WIDE)
+    core.submit(job(1, deadline_s=4.0))
+    core.submit(job(2, deadline_s=4.0))
+    assert core.next_batch(ENGINE, 5.0) is None
+    assert core.waiting_count == 0
+    assert core.next_expiry_s() < 5.0
+    assert core.cancel(2) is None
+    assert [each.job_id for each, _ in core.expire(5.0)] == [1]
+    assert core.expire(5.0) == []
+
+
+def test_progress_makes_a_job_one_that_cannot_start_again() -> None:
+    core = core_of()
+    core.join(ENGINE, WIDE)
+    core.submit(job(1))
+    core.submit(job(2))
+    core.next_batch(ENGINE, 3.0)
+    core.progress(1, 7)
+    core.progress(2, 0)
+    departure = core.leave(ENGINE)
+    assert ([each.job_id for each in departure.lost], core.waiting()) == ([1], [job(2)])
+
+
+def test_what_a_lost_engine_did_in_vain_does_not_count_against_its_tenant() -> None:
+    core = core_of()
+    core.join(ENGINE, Room(1, 100_000))
+    core.submit(job(1, 50.0, tenant="unlucky"))
+    core.submit(job(2, 60.0, tenant="unlucky"))
+    core.next_batch(ENGINE, 3.0)
+    core.leave(ENGINE)
+    (lane,) = core.lanes()
+    assert (lane.served_tokens, lane.running_tokens, lane.waiting) == (0.0, 0.0, 2)
+
+
+def test_a_lost_engine_makes_no_job_due_earlier() -> None:
+    core = core_of("bounded-ssjf")
+    core.join(ENGINE, Room(1, 100_000))
+    core.submit(job(1, 500.0))
+    core.next_batch(ENGINE, 3.0)
+    core.submit(job(2, 900.0))
+    core.leave(ENGINE)
+    core.join(ENGINE, Room(1, 100_000))
+    core.submit(job(3, 1.0))
+    assert ids(core.next_batch(ENGINE, 4.0)) == [1]
+    # Job 2 had 500 tokens ahead of it and is due once 650 have been started: not twice the 500.
+    assert [each.job_id for each in core.waiting()] == [3, 2]
+
+
+def test_what_a_client_has_seen_of_a_cancelled_answer_counts_in_the_bound() -> None:
+    core = core_of("bounded-ssjf", longest_answer_tokens=1)
+    core.join(ENGINE, Room(1, 100_000))
+    core.submit(job(1, 100.0, max_tokens=100))
+    core.submit(job(2, 900.0, max_tokens=900))
+    core.submit(job(3, 1.0, max_tokens=200))
+    core.next_batch(ENGINE, 3.0)
+    (lane,) = core._book.lanes.values()
+    assert lane.bound is not None
+    entry = core._book.entries[1]
+    before = lane.bound.budget_tokens(entry)
+    core.progress(3, 40)
+    core.cancel(3)
+    assert lane.bound.budget_tokens(entry) == before + 160
+
+
 # Invariants ------------------------------------------------------------------
 
 
 def test_what_leaves_the_queue_leaves_no_trace_behind_a_job_that_waits_on() -> None:
-    core = core_of()
+    core = core_of(queue_timeout_s=10.0)
     core.submit(job(0, 1.0))
     for number in range(1, 2000):
         core.submit(job(number, 500.0))
         core.cancel(number)
     core.check()
     assert core.waiting_count == 1
-    assert len(core._order) + len(core._expiries) < 500
+    (lane,) = core._book.lanes.values()
+    assert isinstance(lane.line, KeyedLine)
+    assert len(lane.line._heap) + len(core._book.expiries._heap) < 500
 
 
-@pytest.mark.parametrize("loss", ["_order", "_expiries", "_engines"])
+def test_jobs_that_have_ended_leave_no_trace_in_the_bound() -> None:
+    core = core_of("bounded-ssjf")
+    core.join(ENGINE, Room(1, 100_000))
+    for number in range(1000):
+        core.submit(job(number))
+        core.next_batch(ENGINE, 1.0)
+        core.finished(number, 5)
+        core.credit(ENGINE, Room(1, 100_000), number + 1)
+    (lane,) = core._book.lanes.values()
+    assert lane.bound is not None
+    assert len(lane.bound._entries) <= 64
+
+
+@pytest.mark.parametrize("loss", ["_heap", "_engines", "entries"])
 def test_check_notices_what_is_broken(loss: str) -> None:
-    core = core_of()
+    core = core_of(queue_timeout_s=10.0)
     core.join(ENGINE, Room(1, 100_000))
     core.submit(job(1))
     core.submit(job(2))
     core.next_batch(ENGINE, 3.0)
     core.check()
-    getattr(core, loss).clear()
+    (lane,) = core._book.lanes.values()
+    owner = {"_heap": lane.line, "_engines": core, "entries": core._book}[loss]
+    getattr(owner, loss).clear()
     with pytest.raises(BrokenInvariant):
         core.check()

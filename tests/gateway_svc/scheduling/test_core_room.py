@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gateway_svc.scheduling.credits import Room
+from gateway_svc.scheduling.picker import LOOK_AHEAD
 from tests.gateway_svc.scheduling.jobs import ENGINE, WIDE, core_of, ids, job
 
 # KV tokens -------------------------------------------------------------------
@@ -29,6 +30,64 @@ def test_a_job_is_passed_at_most_max_passes_times_even_within_a_batch() -> None:
     assert core.next_batch(ENGINE, 6.0) is None
     core.credit(ENGINE, Room(8, 2500), batch_id=1)
     assert ids(core.next_batch(ENGINE, 6.0)) == [1, 4, 5]
+
+
+def test_what_starts_before_a_job_in_the_order_has_not_passed_it() -> None:
+    core = core_of(max_passes=2)
+    core.join(ENGINE, Room(8, 1000))
+    core.submit(job(1, 1.0, max_tokens=10))
+    core.submit(job(2, 2.0, max_tokens=2000))
+    core.submit(job(3, 3.0, max_tokens=10))
+    assert ids(core.next_batch(ENGINE, 4.0)) == [1, 3]
+    core.submit(job(4, 3.0, max_tokens=10))
+    assert ids(core.next_batch(ENGINE, 4.0)) == [4]
+    core.submit(job(5, 3.0, max_tokens=10))
+    assert core.next_batch(ENGINE, 4.0) is None
+
+
+def test_a_decision_looks_past_a_limited_number_of_jobs_that_do_not_fit() -> None:
+    core = core_of(max_passes=1000)
+    core.join(ENGINE, Room(8, 1000))
+    for number in range(LOOK_AHEAD):
+        core.submit(job(number, 1.0, max_tokens=2000))
+    core.submit(job(LOOK_AHEAD, 5.0, max_tokens=10))
+    assert core.next_batch(ENGINE, 4.0) is None
+    core.cancel(0)
+    assert ids(core.next_batch(ENGINE, 4.0)) == [LOOK_AHEAD]
+
+
+def test_what_no_engine_here_can_hold_waits_aside_until_one_joins() -> None:
+    core = core_of(max_passes=0)
+    core.join("small", WIDE, max_job_tokens=500)
+    core.submit(job(1, 1.0, max_tokens=2000))
+    core.submit(job(2, 5.0, max_tokens=10))
+    assert ids(core.next_batch("small", 3.0)) == [2]
+    assert (core.waiting_count, core.next_batch("small", 3.0)) == (1, None)
+    core.join("large", WIDE)
+    assert ids(core.next_batch("large", 3.0)) == [1]
+    core.check()
+
+
+def test_what_waits_aside_is_cancelled_and_expires_like_any_other() -> None:
+    core = core_of()
+    core.join("small", WIDE, max_job_tokens=500)
+    core.submit(job(1, max_tokens=2000))
+    core.submit(job(2, max_tokens=2000, deadline_s=5.0))
+    core.submit(job(3, max_tokens=2000))
+    core.reprice(3, 7.0)
+    assert core.cancel(1) is None
+    assert [each.job_id for each, _ in core.expire(5.0)] == [2]
+    core.leave("small")
+    assert [(each.job_id, each.predicted_tokens) for each in core.waiting()] == [(3, 7.0)]
+    core.check()
+
+
+def test_memory_may_be_reserved_for_less_than_the_longest_answer() -> None:
+    core = core_of()
+    core.join(ENGINE, Room(8, 1000))
+    for number in (1, 2, 3):
+        core.submit(job(number, max_tokens=900, reserved_kv_tokens=400))
+    assert ids(core.next_batch(ENGINE, 4.0)) == [1, 2]
 
 
 def test_with_no_passes_the_first_that_does_not_fit_holds_up_the_rest() -> None:
@@ -70,6 +129,23 @@ def test_a_job_that_an_engine_can_never_hold_neither_blocks_it_nor_starts_there(
     core.submit(job(2, 5.0, max_tokens=10))
     assert ids(core.next_batch("small", 3.0)) == [2]
     assert ids(core.next_batch("large", 3.0)) == [1]
+
+
+# The bound --------------------------------------------------------------------
+
+
+def test_the_batch_that_may_overtake_is_that_of_the_largest_engine() -> None:
+    core = core_of("bounded-ssjf", longest_answer_tokens=10)
+    core.submit(job(1, 900.0))
+    (lane,) = core._book.lanes.values()
+    assert lane.bound is not None
+    slacks = []
+    for engine, places in (("a", 4), ("b", 2), ("c", 8), ("d", 10**6)):
+        core.join(engine, WIDE, max_sequences=places)
+        slacks.append(lane.bound.slack)
+    assert slacks == [40, 40, 80, 2560]
+    core.leave("d")
+    assert lane.bound.slack == 2560
 
 
 # Credits ---------------------------------------------------------------------

@@ -145,8 +145,6 @@ class ServeResponse(_message.Message):
 
     WELCOME_FIELD_NUMBER: _builtins.int
     STEP_FIELD_NUMBER: _builtins.int
-    FINISHED_FIELD_NUMBER: _builtins.int
-    ERROR_FIELD_NUMBER: _builtins.int
     CAPACITY_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     DRAINED_FIELD_NUMBER: _builtins.int
@@ -156,15 +154,7 @@ class ServeResponse(_message.Message):
 
     @_builtins.property
     def step(self) -> Global___StepOutput:
-        """All sequences' tokens of one step."""
-
-    @_builtins.property
-    def finished(self) -> Global___SequenceFinished:
-        """One sequence has ended well."""
-
-    @_builtins.property
-    def error(self) -> Global___SequenceError:
-        """One sequence has failed."""
+        """All sequences' tokens and ends of one step."""
 
     @_builtins.property
     def capacity(self) -> Global___Capacity:
@@ -183,17 +173,15 @@ class ServeResponse(_message.Message):
         *,
         welcome: Global___Welcome | None = ...,
         step: Global___StepOutput | None = ...,
-        finished: Global___SequenceFinished | None = ...,
-        error: Global___SequenceError | None = ...,
         capacity: Global___Capacity | None = ...,
         heartbeat: Global___Heartbeat | None = ...,
         drained: Global___Drained | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "drained", b"drained", "error", b"error", "finished", b"finished", "heartbeat", b"heartbeat", "message", b"message", "step", b"step", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "drained", b"drained", "heartbeat", b"heartbeat", "message", b"message", "step", b"step", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "drained", b"drained", "error", b"error", "finished", b"finished", "heartbeat", b"heartbeat", "message", b"message", "step", b"step", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "drained", b"drained", "heartbeat", b"heartbeat", "message", b"message", "step", b"step", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["welcome", "step", "finished", "error", "capacity", "heartbeat", "drained"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["welcome", "step", "capacity", "heartbeat", "drained"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -220,7 +208,7 @@ class Hello(_message.Message):
     answers, so that tokens of an earlier stream are known and dropped.
     """
     batching_mode: Global___BatchingMode.ValueType
-    """How the gateway will schedule."""
+    """How the sequences of this stream are put together."""
     def __init__(
         self,
         *,
@@ -356,22 +344,26 @@ class EngineLimits(_message.Message):
     MAX_SEQUENCES_FIELD_NUMBER: _builtins.int
     MAX_CONTEXT_TOKENS_FIELD_NUMBER: _builtins.int
     KV_TOKENS_FIELD_NUMBER: _builtins.int
+    KV_BLOCK_TOKENS_FIELD_NUMBER: _builtins.int
     max_sequences: _builtins.int
     """Sequences running at once."""
     max_context_tokens: _builtins.int
     """Prompt plus answer tokens of one sequence."""
     kv_tokens: _builtins.int
     """Tokens that the KV cache holds over all sequences."""
+    kv_block_tokens: _builtins.int
+    """What a sequence takes of the KV cache is a multiple of this."""
     def __init__(
         self,
         *,
         max_sequences: _builtins.int = ...,
         max_context_tokens: _builtins.int = ...,
         kv_tokens: _builtins.int = ...,
+        kv_block_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kv_tokens", b"kv_tokens", "max_context_tokens", b"max_context_tokens", "max_sequences", b"max_sequences"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kv_block_tokens", b"kv_block_tokens", "kv_tokens", b"kv_tokens", "max_context_tokens", b"max_context_tokens", "max_sequences", b"max_sequences"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -416,6 +408,8 @@ class Sequence(_message.Message):
     PROMPT_TOKEN_IDS_FIELD_NUMBER: _builtins.int
     SAMPLING_FIELD_NUMBER: _builtins.int
     BENCHMARK_PAYLOAD_FIELD_NUMBER: _builtins.int
+    CACHE_SALT_FIELD_NUMBER: _builtins.int
+    KV_RESERVATION_TOKENS_FIELD_NUMBER: _builtins.int
     sequence_id: _builtins.int
     """Number that the gateway gave it; unique on this stream."""
     request_id: _builtins.str
@@ -423,6 +417,17 @@ class Sequence(_message.Message):
     benchmark_payload: _builtins.bytes
     """Copied unread from the request; refused unless the engine runs with
     --benchmark. See BenchmarkPayload.
+    """
+    cache_salt: _builtins.str
+    """Prompts share KV cache only under the same salt: the tenant, so that nobody
+    can tell by the time to the first token what others have asked. At most 256
+    bytes.
+    """
+    kv_reservation_tokens: _builtins.int
+    """Tokens of KV cache that the gateway has reserved for prompt and answer. The
+    answer may outgrow it up to max_tokens; where the cache runs out then, the
+    sequence that came last is computed again later. 0 reserves prompt plus
+    max_tokens.
     """
     @_builtins.property
     def prompt_token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
@@ -440,10 +445,12 @@ class Sequence(_message.Message):
         prompt_token_ids: _abc.Iterable[_builtins.int] | None = ...,
         sampling: _sampling_pb2.SamplingParams | None = ...,
         benchmark_payload: _builtins.bytes = ...,
+        cache_salt: _builtins.str = ...,
+        kv_reservation_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["benchmark_payload", b"benchmark_payload", "prompt_token_ids", b"prompt_token_ids", "request_id", b"request_id", "sampling", b"sampling", "sequence_id", b"sequence_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["benchmark_payload", b"benchmark_payload", "cache_salt", b"cache_salt", "kv_reservation_tokens", b"kv_reservation_tokens", "prompt_token_ids", b"prompt_token_ids", "request_id", b"request_id", "sampling", b"sampling", "sequence_id", b"sequence_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -557,85 +564,87 @@ Global___Heartbeat: _TypeAlias = Heartbeat  # noqa: Y015
 
 @_typing.final
 class StepOutput(_message.Message):
-    """The new tokens of one engine step, all sequences in one message."""
+    """What one engine step gave, all sequences in one message. The new tokens are
+    columns of equal length, a row a token.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     STEP_FIELD_NUMBER: _builtins.int
-    SEQUENCES_FIELD_NUMBER: _builtins.int
     STEP_MS_FIELD_NUMBER: _builtins.int
+    SEQUENCE_IDS_FIELD_NUMBER: _builtins.int
+    INDICES_FIELD_NUMBER: _builtins.int
+    TOKEN_IDS_FIELD_NUMBER: _builtins.int
+    TEXTS_FIELD_NUMBER: _builtins.int
+    LOGPROB_ROWS_FIELD_NUMBER: _builtins.int
+    LOGPROBS_FIELD_NUMBER: _builtins.int
+    FINISHED_FIELD_NUMBER: _builtins.int
+    ERRORS_FIELD_NUMBER: _builtins.int
     step: _builtins.int
     """Number of the step since the engine started."""
     step_ms: _builtins.float
     """Duration of the step."""
     @_builtins.property
-    def sequences(self) -> _containers.RepeatedCompositeFieldContainer[Global___SequenceTokens]:
-        """One entry for each sequence that got tokens or text."""
+    def sequence_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The sequence of each row."""
+
+    @_builtins.property
+    def indices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Index of the row's token in the answer, from 0."""
+
+    @_builtins.property
+    def token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The row's token; an end-of-sequence token is counted and sent, its text is
+        empty.
+        """
+
+    @_builtins.property
+    def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Text that is certain with the row's token; lags behind the tokens at UTF-8
+        borders and where a stop string may be beginning.
+        """
+
+    @_builtins.property
+    def logprob_rows(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Rows whose sequence asked for log-probabilities, ascending."""
+
+    @_builtins.property
+    def logprobs(self) -> _containers.RepeatedCompositeFieldContainer[_sampling_pb2.TokenLogprobs]:
+        """One entry for each of `logprob_rows`."""
+
+    @_builtins.property
+    def finished(self) -> _containers.RepeatedCompositeFieldContainer[Global___SequenceFinished]:
+        """Sequences that have ended well, their last tokens among the rows."""
+
+    @_builtins.property
+    def errors(self) -> _containers.RepeatedCompositeFieldContainer[Global___SequenceError]:
+        """Sequences that have failed, or were refused."""
 
     def __init__(
         self,
         *,
         step: _builtins.int = ...,
-        sequences: _abc.Iterable[Global___SequenceTokens] | None = ...,
         step_ms: _builtins.float = ...,
+        sequence_ids: _abc.Iterable[_builtins.int] | None = ...,
+        indices: _abc.Iterable[_builtins.int] | None = ...,
+        token_ids: _abc.Iterable[_builtins.int] | None = ...,
+        texts: _abc.Iterable[_builtins.str] | None = ...,
+        logprob_rows: _abc.Iterable[_builtins.int] | None = ...,
+        logprobs: _abc.Iterable[_sampling_pb2.TokenLogprobs] | None = ...,
+        finished: _abc.Iterable[Global___SequenceFinished] | None = ...,
+        errors: _abc.Iterable[Global___SequenceError] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["sequences", b"sequences", "step", b"step", "step_ms", b"step_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["errors", b"errors", "finished", b"finished", "indices", b"indices", "logprob_rows", b"logprob_rows", "logprobs", b"logprobs", "sequence_ids", b"sequence_ids", "step", b"step", "step_ms", b"step_ms", "texts", b"texts", "token_ids", b"token_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StepOutput: _TypeAlias = StepOutput  # noqa: Y015
 
 @_typing.final
-class SequenceTokens(_message.Message):
-    """What one step gave one sequence."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    SEQUENCE_ID_FIELD_NUMBER: _builtins.int
-    FIRST_INDEX_FIELD_NUMBER: _builtins.int
-    TOKEN_IDS_FIELD_NUMBER: _builtins.int
-    TEXT_FIELD_NUMBER: _builtins.int
-    LOGPROBS_FIELD_NUMBER: _builtins.int
-    sequence_id: _builtins.int
-    """The sequence."""
-    first_index: _builtins.int
-    """Index in the answer of the first of `token_ids`, from 0."""
-    text: _builtins.str
-    """Text that is now certain; lags behind the tokens at UTF-8 borders and where
-    a stop string may be beginning.
-    """
-    @_builtins.property
-    def token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """The new tokens; an end-of-sequence token is counted and sent, its text is
-        empty.
-        """
-
-    @_builtins.property
-    def logprobs(self) -> _containers.RepeatedCompositeFieldContainer[_sampling_pb2.TokenLogprobs]:
-        """One entry for each of `token_ids` where log-probabilities were asked for."""
-
-    def __init__(
-        self,
-        *,
-        sequence_id: _builtins.int = ...,
-        first_index: _builtins.int = ...,
-        token_ids: _abc.Iterable[_builtins.int] | None = ...,
-        text: _builtins.str = ...,
-        logprobs: _abc.Iterable[_sampling_pb2.TokenLogprobs] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_index", b"first_index", "logprobs", b"logprobs", "sequence_id", b"sequence_id", "text", b"text", "token_ids", b"token_ids"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___SequenceTokens: _TypeAlias = SequenceTokens  # noqa: Y015
-
-@_typing.final
 class SequenceFinished(_message.Message):
-    """One sequence has ended well; its last tokens and text were sent before this."""
+    """One sequence has ended well."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

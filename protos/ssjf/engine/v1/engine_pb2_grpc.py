@@ -61,11 +61,10 @@ class EngineServiceServicer:
         what it has free.
 
         Grammar, gateway to engine:  hello (batch | cancel | drain | heartbeat)*
-        Grammar, engine to gateway:  welcome (capacity | step | finished | error |
-        heartbeat)* [drained]
-        For each sequence of a batch the engine sends: its tokens in `step`s without
-        gap or repetition, then exactly one of `finished` and `error`; after a
-        `cancel` it may send neither. The engine serves one gateway at a time: a
+        Grammar, engine to gateway:  welcome (capacity | step | heartbeat)* [drained]
+        For each sequence of a batch the engine sends in `step`s: its tokens without
+        gap or repetition, then exactly one end, among `finished` or `errors`; after
+        a `cancel` it may send neither. The engine serves one gateway at a time: a
         second stream is refused with ALREADY_EXISTS until the first has ended, and
         when a stream ends, whatever it left running is freed.
         """

@@ -76,6 +76,8 @@ class _PolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Policy.ValueTy
     """Highest response ratio next."""
     POLICY_ORACLE: _Policy.ValueType  # 6
     """Shortest true length first; benchmarks only."""
+    POLICY_TAIL_SSJF: _Policy.ValueType  # 7
+    """SSJF with a chosen tail: nobody much later than first come, first served's 99th percentile."""
 
 class Policy(_Policy, metaclass=_PolicyEnumTypeWrapper):
     """Scheduling policy of the queue."""
@@ -94,7 +96,63 @@ POLICY_HRRN: Policy.ValueType  # 5
 """Highest response ratio next."""
 POLICY_ORACLE: Policy.ValueType  # 6
 """Shortest true length first; benchmarks only."""
+POLICY_TAIL_SSJF: Policy.ValueType  # 7
+"""SSJF with a chosen tail: nobody much later than first come, first served's 99th percentile."""
 Global___Policy: _TypeAlias = Policy  # noqa: Y015
+
+class _WaitReason:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _WaitReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WaitReason.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    WAIT_REASON_UNSPECIFIED: _WaitReason.ValueType  # 0
+    """Never sent."""
+    WAIT_REASON_NO_ENGINE: _WaitReason.ValueType  # 1
+    """No engine is connected, or none that could ever hold it."""
+    WAIT_REASON_TENANT_LIMIT: _WaitReason.ValueType  # 2
+    """Its tenant runs as many requests as it may."""
+    WAIT_REASON_GLOBAL_LIMIT: _WaitReason.ValueType  # 3
+    """The gateway runs as many requests as it may."""
+    WAIT_REASON_CLASS: _WaitReason.ValueType  # 4
+    """A higher class goes first."""
+    WAIT_REASON_TENANT_SHARE: _WaitReason.ValueType  # 5
+    """Other tenants have had less of their shares."""
+    WAIT_REASON_ORDER: _WaitReason.ValueType  # 6
+    """The policy puts others of its class and tenant first."""
+    WAIT_REASON_KV: _WaitReason.ValueType  # 7
+    """It is next: a place is free, but too few KV tokens."""
+    WAIT_REASON_PLACE: _WaitReason.ValueType  # 8
+    """It is next: no engine has a place free."""
+    WAIT_REASON_COMPANY: _WaitReason.ValueType  # 9
+    """It is next: its batch waits for company (dynamic batching)."""
+
+class WaitReason(_WaitReason, metaclass=_WaitReasonEnumTypeWrapper):
+    """Why a request waits, or what it waited for in the end. A request waits for one
+    thing at a time; the first that holds, in this order.
+    """
+
+WAIT_REASON_UNSPECIFIED: WaitReason.ValueType  # 0
+"""Never sent."""
+WAIT_REASON_NO_ENGINE: WaitReason.ValueType  # 1
+"""No engine is connected, or none that could ever hold it."""
+WAIT_REASON_TENANT_LIMIT: WaitReason.ValueType  # 2
+"""Its tenant runs as many requests as it may."""
+WAIT_REASON_GLOBAL_LIMIT: WaitReason.ValueType  # 3
+"""The gateway runs as many requests as it may."""
+WAIT_REASON_CLASS: WaitReason.ValueType  # 4
+"""A higher class goes first."""
+WAIT_REASON_TENANT_SHARE: WaitReason.ValueType  # 5
+"""Other tenants have had less of their shares."""
+WAIT_REASON_ORDER: WaitReason.ValueType  # 6
+"""The policy puts others of its class and tenant first."""
+WAIT_REASON_KV: WaitReason.ValueType  # 7
+"""It is next: a place is free, but too few KV tokens."""
+WAIT_REASON_PLACE: WaitReason.ValueType  # 8
+"""It is next: no engine has a place free."""
+WAIT_REASON_COMPANY: WaitReason.ValueType  # 9
+"""It is next: its batch waits for company (dynamic batching)."""
+Global___WaitReason: _TypeAlias = WaitReason  # noqa: Y015
 
 class _PredictionSource:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -121,6 +179,31 @@ PREDICTION_SOURCE_PRIOR: PredictionSource.ValueType  # 2
 Global___PredictionSource: _TypeAlias = PredictionSource  # noqa: Y015
 
 @_typing.final
+class StreamOptions(_message.Message):
+    """How the answer is sent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DELTA_INTERVAL_MS_FIELD_NUMBER: _builtins.int
+    delta_interval_ms: _builtins.int
+    """Least time between two deltas; tokens that come in between go together into
+    the next. At most 60,000. Default 0: a delta for each step of the engine, as
+    long as the client keeps up.
+    """
+    def __init__(
+        self,
+        *,
+        delta_interval_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delta_interval_ms", b"delta_interval_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamOptions: _TypeAlias = StreamOptions  # noqa: Y015
+
+@_typing.final
 class GenerateRequest(_message.Message):
     """A request to generate one answer."""
 
@@ -134,6 +217,7 @@ class GenerateRequest(_message.Message):
     PRIORITY_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     BENCHMARK_PAYLOAD_FIELD_NUMBER: _builtins.int
+    STREAM_FIELD_NUMBER: _builtins.int
     prompt: _builtins.str
     """Text: one user message under the model's chat template, with its default
     system prompt.
@@ -143,7 +227,7 @@ class GenerateRequest(_message.Message):
     that is not served.
     """
     priority: Global___PriorityClass.ValueType
-    """Priority class."""
+    """Priority class; one above the caller's highest is taken as that one."""
     request_id: _builtins.str
     """The client's name for this request: 1 to 128 characters of
     [A-Za-z0-9._:-]; empty for one that the gateway draws. ALREADY_EXISTS while
@@ -165,6 +249,10 @@ class GenerateRequest(_message.Message):
     def sampling(self) -> _sampling_pb2.SamplingParams:
         """How to sample, and when to stop."""
 
+    @_builtins.property
+    def stream(self) -> Global___StreamOptions:
+        """How to send the answer."""
+
     def __init__(
         self,
         *,
@@ -176,10 +264,11 @@ class GenerateRequest(_message.Message):
         priority: Global___PriorityClass.ValueType = ...,
         request_id: _builtins.str = ...,
         benchmark_payload: _builtins.bytes = ...,
+        stream: Global___StreamOptions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "input", b"input", "prompt", b"prompt", "sampling", b"sampling", "token_ids", b"token_ids"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "input", b"input", "prompt", b"prompt", "sampling", b"sampling", "stream", b"stream", "token_ids", b"token_ids"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["benchmark_payload", b"benchmark_payload", "chat", b"chat", "input", b"input", "model", b"model", "priority", b"priority", "prompt", b"prompt", "request_id", b"request_id", "sampling", b"sampling", "token_ids", b"token_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["benchmark_payload", b"benchmark_payload", "chat", b"chat", "input", b"input", "model", b"model", "priority", b"priority", "prompt", b"prompt", "request_id", b"request_id", "sampling", b"sampling", "stream", b"stream", "token_ids", b"token_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_input: _TypeAlias = _typing.Literal["prompt", "chat", "token_ids"]  # noqa: Y015
     _WhichOneofArgType_input: _TypeAlias = _typing.Literal["input", b"input"]  # noqa: Y015
@@ -245,6 +334,7 @@ class Queued(_message.Message):
     PREDICTED_TOKENS_FIELD_NUMBER: _builtins.int
     PREDICTION_SOURCE_FIELD_NUMBER: _builtins.int
     QUEUE_LENGTH_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Its id, the client's or the gateway's."""
     prompt_tokens: _builtins.int
@@ -255,6 +345,8 @@ class Queued(_message.Message):
     """Where that came from."""
     queue_length: _builtins.int
     """Requests waiting, this one included, when it was queued."""
+    priority: Global___PriorityClass.ValueType
+    """The class that it is queued in."""
     def __init__(
         self,
         *,
@@ -263,10 +355,11 @@ class Queued(_message.Message):
         predicted_tokens: _builtins.float = ...,
         prediction_source: Global___PredictionSource.ValueType = ...,
         queue_length: _builtins.int = ...,
+        priority: Global___PriorityClass.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["predicted_tokens", b"predicted_tokens", "prediction_source", b"prediction_source", "prompt_tokens", b"prompt_tokens", "queue_length", b"queue_length", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["predicted_tokens", b"predicted_tokens", "prediction_source", b"prediction_source", "priority", b"priority", "prompt_tokens", b"prompt_tokens", "queue_length", b"queue_length", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -362,7 +455,7 @@ class Finished(_message.Message):
 
     @_builtins.property
     def length_prediction(self) -> Global___LengthPrediction:
-        """What the request was last queued under, and what came true."""
+        """What was foretold, and what came true."""
 
     @_builtins.property
     def timings(self) -> Global___Timings:
@@ -433,7 +526,9 @@ class LengthPrediction(_message.Message):
     ACTUAL_TOKENS_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
     predicted_tokens: _builtins.float
-    """Output tokens that the request was last queued under."""
+    """Output tokens by the latest prediction that came before the end: what the
+    request was queued under, unless it started before the predictor answered.
+    """
     actual_tokens: _builtins.int
     """Output tokens that it had."""
     source: Global___PredictionSource.ValueType
@@ -528,10 +623,27 @@ class GetQueueResponse(_message.Message):
     WAITING_COUNT_FIELD_NUMBER: _builtins.int
     RUNNING_COUNT_FIELD_NUMBER: _builtins.int
     COUNTERS_FIELD_NUMBER: _builtins.int
+    CLASSES_FIELD_NUMBER: _builtins.int
+    TENANTS_FIELD_NUMBER: _builtins.int
+    ENGINES_FIELD_NUMBER: _builtins.int
+    WAITS_FIELD_NUMBER: _builtins.int
+    PREDICTIONS_FIELD_NUMBER: _builtins.int
+    SCHEDULING_FIELD_NUMBER: _builtins.int
+    OUTPUT_TOKENS_PER_S_FIELD_NUMBER: _builtins.int
+    QUEUED_TOKENS_FIELD_NUMBER: _builtins.int
+    PREDICTED_WAIT_S_FIELD_NUMBER: _builtins.int
     waiting_count: _builtins.int
     """Requests waiting, beyond max_entries too."""
     running_count: _builtins.int
     """Requests at an engine, beyond max_entries too."""
+    output_tokens_per_s: _builtins.float
+    """Output tokens a second, lately, over all engines."""
+    queued_tokens: _builtins.float
+    """Predicted output tokens of what waits."""
+    predicted_wait_s: _builtins.float
+    """Predicted time until what waits now has been started, in seconds; infinite
+    while it is not known.
+    """
     @_builtins.property
     def waiting(self) -> _containers.RepeatedCompositeFieldContainer[Global___QueueEntry]:
         """Waiting requests in the order in which they would be served now."""
@@ -544,6 +656,30 @@ class GetQueueResponse(_message.Message):
     def counters(self) -> Global___Counters:
         """Since the gateway started."""
 
+    @_builtins.property
+    def classes(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClassQueue]:
+        """One for each class, highest first."""
+
+    @_builtins.property
+    def tenants(self) -> _containers.RepeatedCompositeFieldContainer[Global___TenantQueue]:
+        """One for each tenant that is configured or has been seen."""
+
+    @_builtins.property
+    def engines(self) -> _containers.RepeatedCompositeFieldContainer[Global___EngineQueue]:
+        """One for each engine that is connected."""
+
+    @_builtins.property
+    def waits(self) -> _containers.RepeatedCompositeFieldContainer[Global___WaitBucket]:
+        """Waits of the latest requests to start, by their actual or predicted length."""
+
+    @_builtins.property
+    def predictions(self) -> Global___PredictionQuality:
+        """How well predictions did lately."""
+
+    @_builtins.property
+    def scheduling(self) -> Global___SchedulingStatus:
+        """How the queue is ordered."""
+
     def __init__(
         self,
         *,
@@ -552,14 +688,357 @@ class GetQueueResponse(_message.Message):
         waiting_count: _builtins.int = ...,
         running_count: _builtins.int = ...,
         counters: Global___Counters | None = ...,
+        classes: _abc.Iterable[Global___ClassQueue] | None = ...,
+        tenants: _abc.Iterable[Global___TenantQueue] | None = ...,
+        engines: _abc.Iterable[Global___EngineQueue] | None = ...,
+        waits: _abc.Iterable[Global___WaitBucket] | None = ...,
+        predictions: Global___PredictionQuality | None = ...,
+        scheduling: Global___SchedulingStatus | None = ...,
+        output_tokens_per_s: _builtins.float = ...,
+        queued_tokens: _builtins.float = ...,
+        predicted_wait_s: _builtins.float = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["counters", b"counters"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["counters", b"counters", "predictions", b"predictions", "scheduling", b"scheduling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["counters", b"counters", "running", b"running", "running_count", b"running_count", "waiting", b"waiting", "waiting_count", b"waiting_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["classes", b"classes", "counters", b"counters", "engines", b"engines", "output_tokens_per_s", b"output_tokens_per_s", "predicted_wait_s", b"predicted_wait_s", "predictions", b"predictions", "queued_tokens", b"queued_tokens", "running", b"running", "running_count", b"running_count", "scheduling", b"scheduling", "tenants", b"tenants", "waiting", b"waiting", "waiting_count", b"waiting_count", "waits", b"waits"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetQueueResponse: _TypeAlias = GetQueueResponse  # noqa: Y015
+
+@_typing.final
+class WatchQueueRequest(_message.Message):
+    """Asks for snapshots of the queue."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_ENTRIES_FIELD_NUMBER: _builtins.int
+    INTERVAL_MS_FIELD_NUMBER: _builtins.int
+    max_entries: _builtins.int
+    """Most entries of `waiting` and of `running` to return. Default 100."""
+    interval_ms: _builtins.int
+    """Time between two snapshots: 50 to 60,000. Default 1,000."""
+    def __init__(
+        self,
+        *,
+        max_entries: _builtins.int | None = ...,
+        interval_ms: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_interval_ms", b"_interval_ms", "_max_entries", b"_max_entries", "interval_ms", b"interval_ms", "max_entries", b"max_entries"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_interval_ms", b"_interval_ms", "_max_entries", b"_max_entries", "interval_ms", b"interval_ms", "max_entries", b"max_entries"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__interval_ms: _TypeAlias = _typing.Literal["interval_ms"]  # noqa: Y015
+    _WhichOneofArgType__interval_ms: _TypeAlias = _typing.Literal["_interval_ms", b"_interval_ms"]  # noqa: Y015
+    _WhichOneofReturnType__max_entries: _TypeAlias = _typing.Literal["max_entries"]  # noqa: Y015
+    _WhichOneofArgType__max_entries: _TypeAlias = _typing.Literal["_max_entries", b"_max_entries"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__interval_ms) -> _WhichOneofReturnType__interval_ms | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_entries) -> _WhichOneofReturnType__max_entries | None: ...
+
+Global___WatchQueueRequest: _TypeAlias = WatchQueueRequest  # noqa: Y015
+
+@_typing.final
+class WatchQueueResponse(_message.Message):
+    """One of many snapshots."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUEUE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def queue(self) -> Global___GetQueueResponse:
+        """What `GetQueue` would have answered."""
+
+    def __init__(
+        self,
+        *,
+        queue: Global___GetQueueResponse | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["queue", b"queue"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["queue", b"queue"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchQueueResponse: _TypeAlias = WatchQueueResponse  # noqa: Y015
+
+@_typing.final
+class ClassQueue(_message.Message):
+    """One class in the snapshot."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    WAITING_COUNT_FIELD_NUMBER: _builtins.int
+    RUNNING_COUNT_FIELD_NUMBER: _builtins.int
+    QUEUED_TOKENS_FIELD_NUMBER: _builtins.int
+    LONGEST_WAIT_MS_FIELD_NUMBER: _builtins.int
+    priority: Global___PriorityClass.ValueType
+    """The class."""
+    waiting_count: _builtins.int
+    """Requests of it that wait."""
+    running_count: _builtins.int
+    """Requests of it at engines."""
+    queued_tokens: _builtins.float
+    """Predicted output tokens of those that wait."""
+    longest_wait_ms: _builtins.float
+    """Time that the longest waiting one has waited."""
+    def __init__(
+        self,
+        *,
+        priority: Global___PriorityClass.ValueType = ...,
+        waiting_count: _builtins.int = ...,
+        running_count: _builtins.int = ...,
+        queued_tokens: _builtins.float = ...,
+        longest_wait_ms: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["longest_wait_ms", b"longest_wait_ms", "priority", b"priority", "queued_tokens", b"queued_tokens", "running_count", b"running_count", "waiting_count", b"waiting_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClassQueue: _TypeAlias = ClassQueue  # noqa: Y015
+
+@_typing.final
+class TenantQueue(_message.Message):
+    """One tenant in the snapshot."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    WAITING_COUNT_FIELD_NUMBER: _builtins.int
+    RUNNING_COUNT_FIELD_NUMBER: _builtins.int
+    QUEUED_TOKENS_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    """Its name; empty for the only one of a gateway without a tenant file."""
+    waiting_count: _builtins.int
+    """Its requests that wait."""
+    running_count: _builtins.int
+    """Its requests at engines."""
+    queued_tokens: _builtins.float
+    """Predicted output tokens of those that wait."""
+    weight: _builtins.float
+    """Its weight: tenants that all have work waiting get tokens in proportion."""
+    output_tokens: _builtins.int
+    """Output tokens of its finished requests since the gateway started."""
+    refused: _builtins.int
+    """Requests of it that met one of its limits since the gateway started."""
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        waiting_count: _builtins.int = ...,
+        running_count: _builtins.int = ...,
+        queued_tokens: _builtins.float = ...,
+        weight: _builtins.float = ...,
+        output_tokens: _builtins.int = ...,
+        refused: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["output_tokens", b"output_tokens", "queued_tokens", b"queued_tokens", "refused", b"refused", "running_count", b"running_count", "tenant", b"tenant", "waiting_count", b"waiting_count", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TenantQueue: _TypeAlias = TenantQueue  # noqa: Y015
+
+@_typing.final
+class EngineQueue(_message.Message):
+    """One engine in the snapshot."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENGINE_ID_FIELD_NUMBER: _builtins.int
+    RUNNING_COUNT_FIELD_NUMBER: _builtins.int
+    MAX_SEQUENCES_FIELD_NUMBER: _builtins.int
+    FREE_KV_TOKENS_FIELD_NUMBER: _builtins.int
+    KV_TOKENS_FIELD_NUMBER: _builtins.int
+    OUTPUT_TOKENS_PER_S_FIELD_NUMBER: _builtins.int
+    engine_id: _builtins.str
+    """Its name."""
+    running_count: _builtins.int
+    """Requests it has."""
+    max_sequences: _builtins.int
+    """Requests it can run at once."""
+    free_kv_tokens: _builtins.int
+    """KV tokens it has free."""
+    kv_tokens: _builtins.int
+    """KV tokens it has."""
+    output_tokens_per_s: _builtins.float
+    """Output tokens a second, lately."""
+    def __init__(
+        self,
+        *,
+        engine_id: _builtins.str = ...,
+        running_count: _builtins.int = ...,
+        max_sequences: _builtins.int = ...,
+        free_kv_tokens: _builtins.int = ...,
+        kv_tokens: _builtins.int = ...,
+        output_tokens_per_s: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine_id", b"engine_id", "free_kv_tokens", b"free_kv_tokens", "kv_tokens", b"kv_tokens", "max_sequences", b"max_sequences", "output_tokens_per_s", b"output_tokens_per_s", "running_count", b"running_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EngineQueue: _TypeAlias = EngineQueue  # noqa: Y015
+
+@_typing.final
+class WaitBucket(_message.Message):
+    """Waits of the latest requests that finished, in one range of output lengths."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FROM_TOKENS_FIELD_NUMBER: _builtins.int
+    BELOW_TOKENS_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    MEAN_WAIT_MS_FIELD_NUMBER: _builtins.int
+    P90_WAIT_MS_FIELD_NUMBER: _builtins.int
+    MEAN_PREDICTED_TOKENS_FIELD_NUMBER: _builtins.int
+    MEAN_ACTUAL_TOKENS_FIELD_NUMBER: _builtins.int
+    from_tokens: _builtins.int
+    """Output tokens from here …"""
+    below_tokens: _builtins.int
+    """… to below here; 0 where there is no upper end."""
+    count: _builtins.int
+    """Requests."""
+    mean_wait_ms: _builtins.float
+    """Mean time in the queue."""
+    p90_wait_ms: _builtins.float
+    """90th percentile of the time in the queue."""
+    mean_predicted_tokens: _builtins.float
+    """Mean predicted output tokens."""
+    mean_actual_tokens: _builtins.float
+    """Mean actual output tokens."""
+    def __init__(
+        self,
+        *,
+        from_tokens: _builtins.int = ...,
+        below_tokens: _builtins.int = ...,
+        count: _builtins.int = ...,
+        mean_wait_ms: _builtins.float = ...,
+        p90_wait_ms: _builtins.float = ...,
+        mean_predicted_tokens: _builtins.float = ...,
+        mean_actual_tokens: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["below_tokens", b"below_tokens", "count", b"count", "from_tokens", b"from_tokens", "mean_actual_tokens", b"mean_actual_tokens", "mean_predicted_tokens", b"mean_predicted_tokens", "mean_wait_ms", b"mean_wait_ms", "p90_wait_ms", b"p90_wait_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WaitBucket: _TypeAlias = WaitBucket  # noqa: Y015
+
+@_typing.final
+class PredictionQuality(_message.Message):
+    """How well predictions did over the latest finished requests that had one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COUNT_FIELD_NUMBER: _builtins.int
+    TAU_B_FIELD_NUMBER: _builtins.int
+    PREDICTED_TO_ACTUAL_FIELD_NUMBER: _builtins.int
+    P90_COVERAGE_FIELD_NUMBER: _builtins.int
+    count: _builtins.int
+    """Requests in the window."""
+    tau_b: _builtins.float
+    """Kendall's tau-b of predicted against actual output tokens, those that were
+    cut off by max_tokens left out; absent below 32 requests or where all are equal.
+    """
+    predicted_to_actual: _builtins.float
+    """Sum of predicted over sum of actual output tokens; absent without any."""
+    p90_coverage: _builtins.float
+    """Share of requests no longer than the predicted 90th percentile; 0.9 is right.
+    Absent where the predictor gives no quantiles.
+    """
+    def __init__(
+        self,
+        *,
+        count: _builtins.int = ...,
+        tau_b: _builtins.float | None = ...,
+        predicted_to_actual: _builtins.float | None = ...,
+        p90_coverage: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_p90_coverage", b"_p90_coverage", "_predicted_to_actual", b"_predicted_to_actual", "_tau_b", b"_tau_b", "p90_coverage", b"p90_coverage", "predicted_to_actual", b"predicted_to_actual", "tau_b", b"tau_b"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_p90_coverage", b"_p90_coverage", "_predicted_to_actual", b"_predicted_to_actual", "_tau_b", b"_tau_b", "count", b"count", "p90_coverage", b"p90_coverage", "predicted_to_actual", b"predicted_to_actual", "tau_b", b"tau_b"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__p90_coverage: _TypeAlias = _typing.Literal["p90_coverage"]  # noqa: Y015
+    _WhichOneofArgType__p90_coverage: _TypeAlias = _typing.Literal["_p90_coverage", b"_p90_coverage"]  # noqa: Y015
+    _WhichOneofReturnType__predicted_to_actual: _TypeAlias = _typing.Literal["predicted_to_actual"]  # noqa: Y015
+    _WhichOneofArgType__predicted_to_actual: _TypeAlias = _typing.Literal["_predicted_to_actual", b"_predicted_to_actual"]  # noqa: Y015
+    _WhichOneofReturnType__tau_b: _TypeAlias = _typing.Literal["tau_b"]  # noqa: Y015
+    _WhichOneofArgType__tau_b: _TypeAlias = _typing.Literal["_tau_b", b"_tau_b"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__p90_coverage) -> _WhichOneofReturnType__p90_coverage | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__predicted_to_actual) -> _WhichOneofReturnType__predicted_to_actual | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__tau_b) -> _WhichOneofReturnType__tau_b | None: ...
+
+Global___PredictionQuality: _TypeAlias = PredictionQuality  # noqa: Y015
+
+@_typing.final
+class SchedulingStatus(_message.Message):
+    """How the queue is ordered."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_FIELD_NUMBER: _builtins.int
+    ACTIVE_POLICY_FIELD_NUMBER: _builtins.int
+    FALLBACK_FIELD_NUMBER: _builtins.int
+    FALLBACK_TAU_B_FIELD_NUMBER: _builtins.int
+    BATCHING_MODE_FIELD_NUMBER: _builtins.int
+    MAX_BATCH_FIELD_NUMBER: _builtins.int
+    MAX_BATCH_WAIT_MS_FIELD_NUMBER: _builtins.int
+    ALPHA_FIELD_NUMBER: _builtins.int
+    BOUND_VIOLATIONS_FIELD_NUMBER: _builtins.int
+    policy: _builtins.str
+    """The policy that is configured."""
+    active_policy: _builtins.str
+    """The policy in force: another one while `fallback` is set."""
+    fallback: _builtins.bool
+    """True while predictions order so badly that known quantities order the queue."""
+    fallback_tau_b: _builtins.float
+    """The tau-b below which they do; 0 where that is off."""
+    batching_mode: _engine_pb2.BatchingMode.ValueType
+    """Batching mode."""
+    max_batch: _builtins.int
+    """Dynamic batching: most requests of a batch; 0 for what the engine holds."""
+    max_batch_wait_ms: _builtins.float
+    """Dynamic batching: longest that a batch waits for company."""
+    alpha: _builtins.float
+    """Bounded policies: the price in tail, alpha; 0 for others."""
+    bound_violations: _builtins.int
+    """Times that the bound on being overtaken was broken since the gateway started; 0
+    unless there is a bug.
+    """
+    def __init__(
+        self,
+        *,
+        policy: _builtins.str = ...,
+        active_policy: _builtins.str = ...,
+        fallback: _builtins.bool = ...,
+        fallback_tau_b: _builtins.float = ...,
+        batching_mode: _engine_pb2.BatchingMode.ValueType = ...,
+        max_batch: _builtins.int = ...,
+        max_batch_wait_ms: _builtins.float = ...,
+        alpha: _builtins.float = ...,
+        bound_violations: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_policy", b"active_policy", "alpha", b"alpha", "batching_mode", b"batching_mode", "bound_violations", b"bound_violations", "fallback", b"fallback", "fallback_tau_b", b"fallback_tau_b", "max_batch", b"max_batch", "max_batch_wait_ms", b"max_batch_wait_ms", "policy", b"policy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SchedulingStatus: _TypeAlias = SchedulingStatus  # noqa: Y015
 
 @_typing.final
 class QueueEntry(_message.Message):
@@ -575,6 +1054,8 @@ class QueueEntry(_message.Message):
     WAITED_MS_FIELD_NUMBER: _builtins.int
     OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
     ENGINE_ID_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    WAIT_REASON_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The request."""
     priority: Global___PriorityClass.ValueType
@@ -591,6 +1072,10 @@ class QueueEntry(_message.Message):
     """Output tokens sent so far."""
     engine_id: _builtins.str
     """The engine that has it; empty while waiting."""
+    tenant: _builtins.str
+    """Its tenant; empty for the only one of a gateway without a tenant file."""
+    wait_reason: Global___WaitReason.ValueType
+    """Why it waits; unspecified where it runs."""
     def __init__(
         self,
         *,
@@ -602,10 +1087,12 @@ class QueueEntry(_message.Message):
         waited_ms: _builtins.float = ...,
         output_tokens: _builtins.int = ...,
         engine_id: _builtins.str = ...,
+        tenant: _builtins.str = ...,
+        wait_reason: Global___WaitReason.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine_id", b"engine_id", "output_tokens", b"output_tokens", "predicted_tokens", b"predicted_tokens", "prediction_source", b"prediction_source", "priority", b"priority", "prompt_tokens", b"prompt_tokens", "request_id", b"request_id", "waited_ms", b"waited_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine_id", b"engine_id", "output_tokens", b"output_tokens", "predicted_tokens", b"predicted_tokens", "prediction_source", b"prediction_source", "priority", b"priority", "prompt_tokens", b"prompt_tokens", "request_id", b"request_id", "tenant", b"tenant", "wait_reason", b"wait_reason", "waited_ms", b"waited_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -625,6 +1112,7 @@ class Counters(_message.Message):
     PREDICTIONS_LATE_FIELD_NUMBER: _builtins.int
     PREDICTIONS_FAILED_FIELD_NUMBER: _builtins.int
     REPRICED_FIELD_NUMBER: _builtins.int
+    PREDICTIONS_SKIPPED_FIELD_NUMBER: _builtins.int
     accepted: _builtins.int
     """Requests that entered the queue."""
     refused: _builtins.int
@@ -641,6 +1129,10 @@ class Counters(_message.Message):
     """Requests that kept the prior because the predictor failed."""
     repriced: _builtins.int
     """Waiting requests that a late prediction re-keyed."""
+    predictions_skipped: _builtins.int
+    """Requests that started before the predictor was asked or had answered: nothing
+    waited and a place was free.
+    """
     def __init__(
         self,
         *,
@@ -652,10 +1144,11 @@ class Counters(_message.Message):
         predictions_late: _builtins.int = ...,
         predictions_failed: _builtins.int = ...,
         repriced: _builtins.int = ...,
+        predictions_skipped: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "cancelled", b"cancelled", "failed", b"failed", "finished", b"finished", "predictions_failed", b"predictions_failed", "predictions_late", b"predictions_late", "refused", b"refused", "repriced", b"repriced"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "cancelled", b"cancelled", "failed", b"failed", "finished", b"finished", "predictions_failed", b"predictions_failed", "predictions_late", b"predictions_late", "predictions_skipped", b"predictions_skipped", "refused", b"refused", "repriced", b"repriced"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -692,12 +1185,13 @@ class GetServerInfoResponse(_message.Message):
     PREDICTOR_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
     BENCHMARK_FIELD_NUMBER: _builtins.int
+    SCHEDULING_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """Version of the gateway."""
     model: _builtins.str
     """Name of the model served; empty while no engine has been seen."""
     policy: Global___Policy.ValueType
-    """Policy of the queue."""
+    """Policy that is configured; unspecified where it has no number here."""
     batching_mode: _engine_pb2.BatchingMode.ValueType
     """Batching mode."""
     benchmark: _builtins.bool
@@ -714,6 +1208,10 @@ class GetServerInfoResponse(_message.Message):
     def limits(self) -> Global___ServerLimits:
         """Limits that requests are held to."""
 
+    @_builtins.property
+    def scheduling(self) -> Global___SchedulingStatus:
+        """How the queue is ordered."""
+
     def __init__(
         self,
         *,
@@ -725,10 +1223,11 @@ class GetServerInfoResponse(_message.Message):
         predictor: Global___PredictorStatus | None = ...,
         limits: Global___ServerLimits | None = ...,
         benchmark: _builtins.bool = ...,
+        scheduling: Global___SchedulingStatus | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "predictor", b"predictor"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "predictor", b"predictor", "scheduling", b"scheduling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batching_mode", b"batching_mode", "benchmark", b"benchmark", "engines", b"engines", "limits", b"limits", "model", b"model", "policy", b"policy", "predictor", b"predictor", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batching_mode", b"batching_mode", "benchmark", b"benchmark", "engines", b"engines", "limits", b"limits", "model", b"model", "policy", b"policy", "predictor", b"predictor", "scheduling", b"scheduling", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -783,6 +1282,7 @@ class PredictorStatus(_message.Message):
     DEGRADED_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     BUDGET_MS_FIELD_NUMBER: _builtins.int
+    QUALITY_FIELD_NUMBER: _builtins.int
     degraded: _builtins.bool
     """True while predictions fail or come late and the prior stands in."""
     revision: _builtins.str
@@ -791,16 +1291,21 @@ class PredictorStatus(_message.Message):
     """Time that a request waits for its prediction before it is queued under the
     prior.
     """
+    @_builtins.property
+    def quality(self) -> Global___PredictionQuality:
+        """How well its predictions did lately."""
+
     def __init__(
         self,
         *,
         degraded: _builtins.bool = ...,
         revision: _builtins.str = ...,
         budget_ms: _builtins.float = ...,
+        quality: Global___PredictionQuality | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["quality", b"quality"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget_ms", b"budget_ms", "degraded", b"degraded", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget_ms", b"budget_ms", "degraded", b"degraded", "quality", b"quality", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -816,6 +1321,8 @@ class ServerLimits(_message.Message):
     MAX_PROMPT_BYTES_FIELD_NUMBER: _builtins.int
     MAX_CONTEXT_TOKENS_FIELD_NUMBER: _builtins.int
     DEFAULT_MAX_TOKENS_FIELD_NUMBER: _builtins.int
+    MAX_QUEUED_TOKENS_FIELD_NUMBER: _builtins.int
+    MAX_RUNNING_REQUESTS_FIELD_NUMBER: _builtins.int
     max_queued_requests: _builtins.int
     """Requests that may wait."""
     max_prompt_bytes: _builtins.int
@@ -824,6 +1331,12 @@ class ServerLimits(_message.Message):
     """Prompt plus answer tokens; 0 while no engine has been seen."""
     default_max_tokens: _builtins.int
     """max_tokens where a request has none."""
+    max_queued_tokens: _builtins.int
+    """Tokens that may wait, prompt plus max_tokens of each request; 0 where there
+    is no limit.
+    """
+    max_running_requests: _builtins.int
+    """Requests that may run at once over all engines; 0 where there is no limit."""
     def __init__(
         self,
         *,
@@ -831,10 +1344,12 @@ class ServerLimits(_message.Message):
         max_prompt_bytes: _builtins.int = ...,
         max_context_tokens: _builtins.int = ...,
         default_max_tokens: _builtins.int = ...,
+        max_queued_tokens: _builtins.int = ...,
+        max_running_requests: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_max_tokens", b"default_max_tokens", "max_context_tokens", b"max_context_tokens", "max_prompt_bytes", b"max_prompt_bytes", "max_queued_requests", b"max_queued_requests"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_max_tokens", b"default_max_tokens", "max_context_tokens", b"max_context_tokens", "max_prompt_bytes", b"max_prompt_bytes", "max_queued_requests", b"max_queued_requests", "max_queued_tokens", b"max_queued_tokens", "max_running_requests", b"max_running_requests"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -45,6 +45,11 @@ class GatewayServiceStub:
                 request_serializer=ssjf_dot_gateway_dot_v1_dot_gateway__pb2.GetQueueRequest.SerializeToString,
                 response_deserializer=ssjf_dot_gateway_dot_v1_dot_gateway__pb2.GetQueueResponse.FromString,
                 _registered_method=True)
+        self.WatchQueue = channel.unary_stream(
+                '/ssjf.gateway.v1.GatewayService/WatchQueue',
+                request_serializer=ssjf_dot_gateway_dot_v1_dot_gateway__pb2.WatchQueueRequest.SerializeToString,
+                response_deserializer=ssjf_dot_gateway_dot_v1_dot_gateway__pb2.WatchQueueResponse.FromString,
+                _registered_method=True)
         self.GetServerInfo = channel.unary_unary(
                 '/ssjf.gateway.v1.GatewayService/GetServerInfo',
                 request_serializer=ssjf_dot_gateway_dot_v1_dot_gateway__pb2.GetServerInfoRequest.SerializeToString,
@@ -68,7 +73,16 @@ class GatewayServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetQueue(self, request, context):
-        """A snapshot of the queue and of what runs.
+        """A snapshot of the queue and of what runs, over all tenants. Where tokens are
+        configured it takes an admin's: PERMISSION_DENIED to any other.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchQueue(self, request, context):
+        """The same snapshot again and again, until the client cancels. The first comes
+        at once.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -93,6 +107,11 @@ def add_GatewayServiceServicer_to_server(servicer, server):
                     servicer.GetQueue,
                     request_deserializer=ssjf_dot_gateway_dot_v1_dot_gateway__pb2.GetQueueRequest.FromString,
                     response_serializer=ssjf_dot_gateway_dot_v1_dot_gateway__pb2.GetQueueResponse.SerializeToString,
+            ),
+            'WatchQueue': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchQueue,
+                    request_deserializer=ssjf_dot_gateway_dot_v1_dot_gateway__pb2.WatchQueueRequest.FromString,
+                    response_serializer=ssjf_dot_gateway_dot_v1_dot_gateway__pb2.WatchQueueResponse.SerializeToString,
             ),
             'GetServerInfo': grpc.unary_unary_rpc_method_handler(
                     servicer.GetServerInfo,
@@ -155,6 +174,33 @@ class GatewayService:
             '/ssjf.gateway.v1.GatewayService/GetQueue',
             ssjf_dot_gateway_dot_v1_dot_gateway__pb2.GetQueueRequest.SerializeToString,
             ssjf_dot_gateway_dot_v1_dot_gateway__pb2.GetQueueResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchQueue(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/ssjf.gateway.v1.GatewayService/WatchQueue',
+            ssjf_dot_gateway_dot_v1_dot_gateway__pb2.WatchQueueRequest.SerializeToString,
+            ssjf_dot_gateway_dot_v1_dot_gateway__pb2.WatchQueueResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -47,7 +47,13 @@ class GatewayServiceStub:
     Cancelling the call or passing its deadline frees everything it held.
     """
     GetQueue: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.GetQueueRequest, _gateway_pb2.GetQueueResponse]
-    """A snapshot of the queue and of what runs."""
+    """A snapshot of the queue and of what runs, over all tenants. Where tokens are
+    configured it takes an admin's: PERMISSION_DENIED to any other.
+    """
+    WatchQueue: _grpc.UnaryStreamMultiCallable[_gateway_pb2.WatchQueueRequest, _gateway_pb2.WatchQueueResponse]
+    """The same snapshot again and again, until the client cancels. The first comes
+    at once.
+    """
     GetServerInfo: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.GetServerInfoRequest, _gateway_pb2.GetServerInfoResponse]
     """What the gateway serves, and how it schedules."""
 
@@ -64,7 +70,13 @@ class GatewayServiceAsyncStub(GatewayServiceStub):
     Cancelling the call or passing its deadline frees everything it held.
     """
     GetQueue: _aio.UnaryUnaryMultiCallable[_gateway_pb2.GetQueueRequest, _gateway_pb2.GetQueueResponse]  # type: ignore[assignment]
-    """A snapshot of the queue and of what runs."""
+    """A snapshot of the queue and of what runs, over all tenants. Where tokens are
+    configured it takes an admin's: PERMISSION_DENIED to any other.
+    """
+    WatchQueue: _aio.UnaryStreamMultiCallable[_gateway_pb2.WatchQueueRequest, _gateway_pb2.WatchQueueResponse]  # type: ignore[assignment]
+    """The same snapshot again and again, until the client cancels. The first comes
+    at once.
+    """
     GetServerInfo: _aio.UnaryUnaryMultiCallable[_gateway_pb2.GetServerInfoRequest, _gateway_pb2.GetServerInfoResponse]  # type: ignore[assignment]
     """What the gateway serves, and how it schedules."""
 
@@ -90,7 +102,19 @@ class GatewayServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gateway_pb2.GetQueueRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_gateway_pb2.GetQueueResponse, _abc.Awaitable[_gateway_pb2.GetQueueResponse]]:
-        """A snapshot of the queue and of what runs."""
+        """A snapshot of the queue and of what runs, over all tenants. Where tokens are
+        configured it takes an admin's: PERMISSION_DENIED to any other.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchQueue(
+        self,
+        request: _gateway_pb2.WatchQueueRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_gateway_pb2.WatchQueueResponse], _abc.AsyncIterator[_gateway_pb2.WatchQueueResponse]]:
+        """The same snapshot again and again, until the client cancels. The first comes
+        at once.
+        """
 
     @_abc_1.abstractmethod
     def GetServerInfo(

@@ -1,0 +1,46 @@
+"""How long an engine's step takes: the one model of an engine that a simulation has.
+
+A decode step of n sequences takes base + n · per_sequence; a prompt adds its prefill to the
+step in which it starts. Owns the numbers and the capacity that follows from them; knows no
+queue. The defaults are an 8 B model in bf16 on one H100.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class StepTime:
+    """Milliseconds a step. Raises ValueError where a time is negative, or a step takes none."""
+
+    base_ms: float = 6.5
+    """A step without any sequence: reading the weights."""
+    per_sequence_ms: float = 0.068
+    """What each running sequence adds."""
+    prefill_token_ms: float = 0.0
+    """What each token of a prompt adds to the step in which its job starts."""
+
+    def __post_init__(self) -> None:
+        times = (self.base_ms, self.per_sequence_ms, self.prefill_token_ms)
+        if not all(0 <= time < float("inf") for time in times) or self.decode_s(1) <= 0:
+            raise ValueError("step time: finite times of at least 0 and a step above 0 ms wanted")
+
+    def decode_s(self, batch: int) -> float:
+        """Seconds that a step of `batch` sequences takes."""
+        return (self.base_ms + self.per_sequence_ms * batch) * 1e-3
+
+    def prefill_s(self, prompt_tokens: int) -> float:
+        """Seconds that a prompt adds to its first step."""
+        return self.prefill_token_ms * prompt_tokens * 1e-3
+
+    def capacity_requests_per_s(
+        self, batch: int, mean_output_tokens: float, mean_prompt_tokens: float = 0.0
+    ) -> float:
+        """What a full engine finishes: `batch` answers for each mean length of full steps.
+
+        Each of those answers also holds the batch up for its prefill.
+        """
+        decode_s = self.decode_s(batch) * mean_output_tokens
+        prefill_s = batch * self.prefill_token_ms * mean_prompt_tokens * 1e-3
+        return batch / (decode_s + prefill_s)

@@ -1,0 +1,20 @@
+"""How a benchmark that cannot be run ends: one line, exit code 1.
+
+Owns the console of `ssjf bench …`. Called by every command of it.
+"""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+import typer
+from rich.console import Console
+
+console = Console(stderr=True)
+
+
+def fail(message: str) -> NoReturn:
+    """Says what is wrong and ends the command."""
+    line = f"ssjf bench: {message}"
+    console.print(line, style="red", markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(1) from None

@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import pytest
+
+from ssjf_bench.step_time import StepTime
+
+
+def test_a_step_takes_its_base_and_a_share_for_each_sequence() -> None:
+    assert StepTime(6.5, 0.068).decode_s(16) == pytest.approx(0.007588)
+
+
+def test_a_prompt_takes_its_prefill() -> None:
+    assert StepTime(prefill_token_ms=0.05).prefill_s(1000) == pytest.approx(0.05)
+
+
+def test_capacity_is_a_full_batch_for_each_mean_length_of_full_steps() -> None:
+    capacity = StepTime(6.5, 0.068).capacity_requests_per_s(16, mean_output_tokens=400)
+    assert capacity == pytest.approx(16 / (0.007588 * 400))
+
+
+def test_prefill_takes_from_capacity() -> None:
+    step_time = StepTime(10, 0, prefill_token_ms=1)
+    # 4 answers in 10 steps of 10 ms and 4 prefills of 100 ms
+    assert step_time.capacity_requests_per_s(4, 10, 100) == pytest.approx(4 / 0.5)
+
+
+@pytest.mark.parametrize("times", [(-1, 1, 0), (0, 0, 0), (1, 1, -1), (float("inf"), 0, 0)])
+def test_impossible_times_are_refused(times: tuple[float, float, float]) -> None:
+    with pytest.raises(ValueError, match="step time"):
+        StepTime(*times)
