@@ -24,6 +24,8 @@ from ssjf_cli.demo_report import DemoSettings, Results
 from ssjf_cli.stack import Stack, StackOptions
 
 FULL = DemoSettings()
+PLAIN = {"fallback_tau_b": -1, "skip_idle_predictions": False}
+"""The policy alone: never replaced by another, every request queued under its prediction."""
 QUICK = DemoSettings(
     prompts=6, max_tokens=16, max_sequences=2, warm_up_requests=2, warm_up_tokens=4
 )
@@ -98,7 +100,7 @@ class _Passes:
 
     def _pass(self, policy: str, load: Workload) -> list[Record]:
         # The engine keeps its model and its warm caches; the queue starts empty.
-        flags: dict[str, str | bool] = {"policy": policy}
+        flags: dict[str, str | int | bool] = {"policy": policy, **PLAIN}
         if policy == "oracle":
             flags |= {"benchmark": True, "oracle_lengths": str(self._oracle_lengths)}
         self._stack.restart("gateway", flags)
