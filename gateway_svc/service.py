@@ -242,15 +242,20 @@ class GatewayService(gateway_pb2_grpc.GatewayServiceServicer):
         )
 
     def _expect_late(self, question: Question | None, live: LiveRequest) -> None:
-        """A prediction that missed its budget re-keys the job when it comes."""
-        if question is None or live.from_model:
+        """A prediction that nobody waited for, or not long enough, re-keys the job when it comes."""
+        predictor = self._parts.predictor
+        if question is None or predictor is None or live.from_model:
             return
+        in_time_until_s = live.moments.received_s + self._settings.prediction_budget_ms / 1e3
 
         def take(forecast: Forecast | None) -> None:
             if forecast is None:
                 self._dispatcher.prediction_failed()
-            else:
-                self._dispatcher.foretold(live.job.job_id, forecast)
+                predictor.note(in_time=False, why="no answer")
+                return
+            self._dispatcher.foretold(live.job.job_id, forecast)
+            if self._clock() <= in_time_until_s:
+                predictor.note(in_time=True, why="")
 
         if not question.failed:
             question.when_answered(take)
