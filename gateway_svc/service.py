@@ -242,7 +242,7 @@ class GatewayService(gateway_pb2_grpc.GatewayServiceServicer):
         )
 
     def _expect_late(self, question: Question | None, live: LiveRequest) -> None:
-        """A prediction that nobody waited for, or not long enough, re-keys the job when it comes."""
+        """A prediction that was not waited for to its end re-keys the job when it comes."""
         predictor = self._parts.predictor
         if question is None or predictor is None or live.from_model:
             return
