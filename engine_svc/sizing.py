@@ -27,8 +27,6 @@ STEP_FLOATING_POINT_OPERATIONS: Final = 4e13
 """Of a step that reads prompts while others decode: some 60 ms of an H100."""
 PREFILL_TOKENS_ON_CPU: Final = 512
 MOST_PREFILL_TOKENS: Final = 16_384
-PREFILL_MULTIPLE: Final = 256
-"""Matrix products waste less of whole tiles."""
 GRAPH_BYTES: Final = 1 << 30
 """For CUDA graphs and what is allocated beside PyTorch's own memory."""
 
@@ -55,7 +53,8 @@ def _tolerable_tokens(loaded: LoadedModel) -> int:
     if loaded.model.device.type == "cpu":
         return PREFILL_TOKENS_ON_CPU
     tokens = STEP_FLOATING_POINT_OPERATIONS / (2 * max(1, loaded.parameters))
-    return int(min(max(tokens, 512), MOST_PREFILL_TOKENS)) // PREFILL_MULTIPLE * PREFILL_MULTIPLE
+    # A power of two, as the graphs that read prompts are: 2,304 would be padded to 4,096.
+    return 1 << int(min(max(tokens, 512), MOST_PREFILL_TOKENS)).bit_length() - 1
 
 
 def cache_shape(

@@ -64,6 +64,9 @@ def engine(
         bool | None, typer.Option(help="Also transformers' generate; by default on CPU.")
     ] = None,
     profile: Annotated[bool, typer.Option(help="Also where a step's time goes.")] = False,
+    max_prefill_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Prompt tokens of a step; the engine's own choice.")
+    ] = None,
 ) -> None:
     """Tokens a second of the engine, with random weights, random prompts and forced lengths."""
     from ssjf_bench.engine_cases import CASES, DEFAULT_CASES
@@ -87,6 +90,7 @@ def engine(
         through_serve=through_serve,
         transformers=device is DeviceName.cpu if transformers is None else transformers,
         profile=profile,
+        max_prefill_tokens=max_prefill_tokens,
     )
     try:
         with console.status("") as status:

@@ -61,6 +61,8 @@ class EngineBenchOptions:
     """Also transformers' `generate`."""
     profile: bool
     """Also where a decode step's time goes."""
+    max_prefill_tokens: int | None = None
+    """The engine's setting of that name; None: its own choice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,7 @@ def measure(options: EngineBenchOptions, say: Say) -> dict[str, Any]:
         "prompt_tokens": PROMPT_TOKENS,
         "max_sequences": MOST_SEQUENCES[options.device],
         "kv_tokens": kv_tokens,
+        "max_prefill_tokens": options.max_prefill_tokens,
         "start_s": start_s,
         "results": results,
         **({"profiles": profiles} if profiles else {}),
@@ -115,7 +118,7 @@ def _settings(options: EngineBenchOptions) -> EngineSettings:
 
 
 def _flags(options: EngineBenchOptions) -> dict[str, Any]:
-    on_cpu = options.device == "cpu"
+    on_cpu, prefill_tokens = options.device == "cpu", options.max_prefill_tokens
     return {
         "model": f"shape:{options.shape}",
         "device": options.device,
@@ -125,6 +128,9 @@ def _flags(options: EngineBenchOptions) -> dict[str, Any]:
         "prefix_reuse": False,
         "benchmark": True,
         **({"kv_tokens": CPU_KV_TOKENS} if on_cpu else {}),
+        **(
+            {"max_prefill_tokens": options.max_prefill_tokens} if options.max_prefill_tokens else {}
+        ),
     }
 
 
