@@ -128,9 +128,7 @@ def _flags(options: EngineBenchOptions) -> dict[str, Any]:
         "prefix_reuse": False,
         "benchmark": True,
         **({"kv_tokens": CPU_KV_TOKENS} if on_cpu else {}),
-        **(
-            {"max_prefill_tokens": options.max_prefill_tokens} if options.max_prefill_tokens else {}
-        ),
+        **({"max_prefill_tokens": prefill_tokens} if prefill_tokens else {}),
     }
 
 
