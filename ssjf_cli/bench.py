@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ssjf_cli import bench_engine, bench_frontier, bench_gateway, bench_scheduler, bench_sim
-from ssjf_cli.bench_failure import console, fail
+from ssjf_cli.bench_failure import check_output, console, fail
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -73,8 +73,7 @@ def predictor(
         from ssjf_cli import predictor_bench
     except ModuleNotFoundError as missing:
         fail(f"this needs {missing.name}: pip install 'ssjf[cpu,bench]'")
-    if not json_file.parent.is_dir():
-        fail(f"--json: there is no folder {json_file.parent}")
+    check_output(json_file)
     options = predictor_bench.BenchOptions(
         model_dir, weights, provider.value, address, seconds, clients
     )

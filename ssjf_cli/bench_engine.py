@@ -17,7 +17,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from ssjf_cli.bench_failure import console, fail
+from ssjf_cli.bench_failure import check_output, console, fail
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -76,8 +76,7 @@ def engine(
         from ssjf_cli import engine_bench
     except ModuleNotFoundError as missing:
         fail(f"this needs {missing.name}: pip install 'ssjf[cpu,bench]'")
-    if not json_file.parent.is_dir():
-        fail(f"--json: there is no folder {json_file.parent}")
+    check_output(json_file)
     names = tuple(cases.split(",")) if cases else DEFAULT_CASES[device.value]
     if unknown := [name for name in names if name not in CASES]:
         fail(f"--cases: no {', '.join(unknown)}; there are {', '.join(CASES)}")

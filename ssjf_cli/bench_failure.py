@@ -5,6 +5,7 @@ Owns the console of `ssjf bench …`. Called by every command of it.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NoReturn
 
 import typer
@@ -18,3 +19,9 @@ def fail(message: str) -> NoReturn:
     line = f"ssjf bench: {message}"
     console.print(line, style="red", markup=False, highlight=False, soft_wrap=True)
     raise typer.Exit(1) from None
+
+
+def check_output(path: Path) -> None:
+    """Fails before hours of work, not after."""
+    if not path.parent.is_dir():
+        fail(f"--json: there is no folder {path.parent}")

@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from ssjf_cli.bench_failure import console, fail
-from ssjf_cli.bench_sim import JsonOption, LongestOption, check_output, read_rows, write_json
+from ssjf_cli.bench_failure import check_output, console, fail
+from ssjf_cli.bench_sim import JsonOption, LongestOption, read_rows, write_json
 
 
 def frontier(

@@ -23,7 +23,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from ssjf_cli.bench_failure import console, fail
+from ssjf_cli.bench_failure import check_output, console, fail
 
 START_TIMEOUT_S: Final = 60.0
 ANSWER_TOKENS: Final = 50_000
@@ -64,6 +64,7 @@ def gateway(
     from ssjf_bench.provenance import provenance
     from ssjf_cli.process import StackError
 
+    check_output(json_file)
     options = Options(seconds, streams, queued, requests, clients, step_ms, delta_interval_ms)
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])  # children inherit it
     try:

@@ -15,8 +15,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from ssjf_cli.bench_failure import console, fail
-from ssjf_cli.bench_sim import check_output, write_json
+from ssjf_cli.bench_failure import check_output, console, fail
+from ssjf_cli.bench_sim import write_json
 
 POLICIES = ["fcfs", "ssjf", "bounded-ssjf", "default"]
 

@@ -18,7 +18,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from ssjf_cli.bench_failure import console, fail
+from ssjf_cli.bench_failure import check_output, console, fail
 
 if TYPE_CHECKING:
     from ssjf_bench.lengths import Answered
@@ -168,12 +168,6 @@ def predict(folder: Path, answered: Sequence[Answered]) -> Predictions:
             return predictor_offline.predict(folder, answered, "auto", status.update)
     except predictor_offline.FAILURES as error:
         fail(str(error))
-
-
-def check_output(path: Path) -> None:
-    """Fails before hours of work, not after."""
-    if not path.parent.is_dir():
-        fail(f"--json: there is no folder {path.parent}")
 
 
 def write_json(path: Path, results: Mapping[str, Any]) -> None:
