@@ -46,6 +46,7 @@ def profile(run: Callable[[], Ran]) -> dict[str, Any]:
             "calls_a_step": each.count / ran.steps,
         }
         for each in recorded.key_averages()
+        if _self_us(each, on_cuda) > 0  # else a call of the host's
     ]
     rows.sort(key=lambda row: -row["us_a_step"])
     total_us = sum(row["us_a_step"] for row in rows) * ran.steps

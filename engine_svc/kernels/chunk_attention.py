@@ -18,7 +18,7 @@ from engine_svc.kernels.waiting import wait
 
 
 @triton.jit(do_not_specialize=["blocks_stride"])  # type: ignore[untyped-decorator, unused-ignore]
-def _kernel(  # type: ignore[no-untyped-def]
+def _chunk_attention(  # type: ignore[no-untyped-def]
     qkv_ptr, keys_ptr, values_ptr, blocks_ptr, starts_ptr, contexts_ptr, out_ptr,
     scale, blocks_stride,
     HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HEAD: tl.constexpr, PADDED: tl.constexpr,
@@ -78,7 +78,7 @@ def _kernel(  # type: ignore[no-untyped-def]
     tl.store(out_ptr + out_cells, result.to(out_ptr.dtype.element_ty), mask=is_cell)
 
 
-_attend = Kernel(_kernel)
+_attend = Kernel(_chunk_attention)
 
 
 def attend_chunks(

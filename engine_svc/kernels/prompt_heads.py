@@ -17,7 +17,7 @@ TILE_TOKENS = 16
 
 
 @triton.jit(do_not_specialize=["tokens"])  # type: ignore[untyped-decorator, unused-ignore]
-def _kernel(  # type: ignore[no-untyped-def]
+def _prompt_heads(  # type: ignore[no-untyped-def]
     qkv_ptr, slots_ptr, positions_ptr, table_ptr, keys_ptr, values_ptr,
     query_norm_ptr, key_norm_ptr, eps, tokens,
     HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HEAD: tl.constexpr, PADDED: tl.constexpr,
@@ -53,7 +53,7 @@ def _kernel(  # type: ignore[no-untyped-def]
             tl.store(keys_ptr + kept, key, mask=is_cell & (slot >= 0)[:, None])
 
 
-_prepare = Kernel(_kernel)
+_prepare = Kernel(_prompt_heads)
 
 
 def prepare_prompt_heads(

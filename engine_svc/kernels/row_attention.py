@@ -29,7 +29,7 @@ PROGRAMS = 8
 
 
 @triton.jit(do_not_specialize=["blocks_stride"])  # type: ignore[untyped-decorator, unused-ignore]
-def _kernel(  # type: ignore[no-untyped-def]
+def _row_attention(  # type: ignore[no-untyped-def]
     qkv_ptr, slots_ptr, table_ptr, keys_ptr, values_ptr, blocks_ptr, contexts_ptr, out_ptr,
     query_norm_ptr, key_norm_ptr, parts_ptr, arrived_ptr, eps, scale, blocks_stride,
     HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HEAD: tl.constexpr, PADDED: tl.constexpr,
@@ -136,7 +136,7 @@ def _kernel(  # type: ignore[no-untyped-def]
     tl.store(out_ptr + out_cells, result.to(out_ptr.dtype.element_ty), mask=is_query)
 
 
-_attend = Kernel(_kernel)
+_attend = Kernel(_row_attention)
 
 
 def attend_rows(

@@ -15,7 +15,7 @@ TILE_COLUMNS = 128
 
 
 @triton.jit  # type: ignore[untyped-decorator, unused-ignore]
-def _kernel(  # type: ignore[no-untyped-def]
+def _row_inputs(  # type: ignore[no-untyped-def]
     positions_ptr, blocks_ptr, newest_ptr, places_ptr,
     tokens_ptr, reads_ptr, slots_ptr, contexts_ptr, lengths_ptr, out_ptr, columns,
     BLOCK_TOKENS: tl.constexpr, TILE: tl.constexpr, OVERLAP: tl.constexpr,
@@ -51,7 +51,7 @@ def gather(
     ).unbind()
     contexts = torch.empty(rows, dtype=torch.int32, device=places.device)
     out = torch.empty((rows, columns), dtype=torch.int32, device=places.device)
-    _kernel[(rows,)](
+    _row_inputs[(rows,)](
         positions, blocks, newest, places, tokens, reads, slots, contexts, lengths, out, columns,
         BLOCK_TOKENS=block_tokens, TILE=TILE_COLUMNS, num_warps=4, **overlap(),
     )  # fmt: skip
