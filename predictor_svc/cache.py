@@ -61,7 +61,7 @@ def digest(text: PromptText, form: InputForm) -> bytes:
         parts.append(turn.content)
         parts.append(turn.role if form.marks != "none" else "")
     parts.append(text.prompt)
-    parts.append(text.llm if text.llm in form.llms else "")
+    parts.append(form.read_llm(text.llm).name)
     encoded = [part.encode("utf-8", "surrogatepass") for part in parts]
     lengths = ",".join([str(len(part)) for part in encoded])
     return blake2b(b"".join([lengths.encode(), b":", *encoded]), digest_size=16).digest()

@@ -26,6 +26,7 @@ from predictor_svc.layouts import (
     Marks,
     Surroundings,
 )
+from predictor_svc.llm_names import Reading, read
 from predictor_svc.words import WordMemory
 
 # English has 4-5 characters a token. With four times that a tail is full in practice,
@@ -51,19 +52,31 @@ class InputForm(BaseModel):
     (powers of two of characters): how long the answers before were says much of the next.
     A chat names who wrote each message, no more and no less: "role"."""
     llms: tuple[str, ...] = ()
-    """LLMs told apart, each by a token at a place of its own; others share one. Empty: none."""
+    """LLMs told apart, each by a token at a place of its own. Empty: none are."""
+    families: tuple[str, ...] = ()
+    """Families of them that have a token, too, for members that training never saw. An LLM of
+    none is read as a member of its family, or else by the one token for all others."""
 
     @pydantic.model_validator(mode="after")
     def _consistent(self) -> InputForm:
         if self.head_tokens > self.max_tokens - 3:
             raise ValueError("head_tokens: leaves no room for the tail")
-        if len(set(self.llms)) != len(self.llms):
+        if len(set(self.named)) != len(self.named):
             raise ValueError("llms: a name stands twice")
-        if len(self.llms) >= FIRST_MARK:
+        if len(self.named) >= FIRST_MARK:
             raise ValueError(f"llms: at most {FIRST_MARK - 1} have a token of their own")
         if self.layout == "chat" and self.marks != "role":
             raise ValueError("marks: a chat has those of its roles")
         return self
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """Everything that has a token in the LLM's place: LLMs, then families."""
+        return self.llms + self.families
+
+    def read_llm(self, name: str) -> Reading:
+        """What the network reads for an LLM's name."""
+        return read(name, self.llms, self.families)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +123,7 @@ class Encoder:
 
     @property
     def llm_tokens(self) -> tuple[int, ...]:
-        """Token ids of the LLMs that have one of their own, in the form's order."""
+        """Token ids of `form.named`, in its order."""
         return tuple(self._around.llm_tokens.values())
 
     @property
@@ -130,7 +143,7 @@ class Encoder:
         ids = iter(self._words.ids(contents))
         return [
             self._cut(
-                self._around.prefix(text.llm),
+                self._around.prefix(self.form.read_llm(text.llm).name),
                 [[*message.opening, *next(ids)] for message in group],
             )
             for text, group in zip(texts, messages, strict=True)
@@ -190,5 +203,5 @@ def load_encoder(tokenizer_file: Path, form: InputForm) -> Encoder:
 
 def _surroundings(tokenizer: Tokenizer, form: InputForm) -> Surroundings:
     if form.layout == "chat":
-        return ChatSurroundings(tokenizer, form.llms)
-    return BertSurroundings(tokenizer, form.llms, form.marks)
+        return ChatSurroundings(tokenizer, form.named)
+    return BertSurroundings(tokenizer, form.named, form.marks)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from predictor_svc.llm_names import How
 from predictor_svc.loaded import LoadedModel
 
 CALLS = Counter("ssjf_predictor_calls", "Predict calls by outcome.", ["outcome"])
@@ -20,6 +21,11 @@ BATCH_SECONDS = Histogram(
 )
 WAITING = Gauge("ssjf_predictor_waiting_prompts", "Prompts that are in no batch yet.")
 LOOKUPS = Counter("ssjf_predictor_cache_lookups", "Prompts looked up in the cache.", ["outcome"])
+LLMS = Counter(
+    "ssjf_predictor_llm_names",
+    "Prompts by how their LLM's name was read, where the model tells LLMs apart.",
+    ["how"],
+)
 MODELS = Counter("ssjf_predictor_models", "Models taken over from the folder, or not.", ["outcome"])
 INFO = Gauge(
     "ssjf_predictor_info",
@@ -35,6 +41,11 @@ _TAKEN, _REFUSED = MODELS.labels("taken"), MODELS.labels("refused")
 def count_call(outcome: str) -> None:
     """Counts a Predict call that has ended."""
     (_OK if outcome == "ok" else CALLS.labels(outcome)).inc()
+
+
+def count_llm(how: How, prompts: int) -> None:
+    """Counts prompts whose LLM's name was read so."""
+    LLMS.labels(how).inc(prompts)
 
 
 class Reporter:

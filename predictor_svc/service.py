@@ -11,6 +11,7 @@ from typing import Any
 
 from predictor_svc import metrics
 from predictor_svc.batcher import BatcherFull
+from predictor_svc.llm_notes import LlmNotes
 from predictor_svc.models import Models
 from predictor_svc.predictions import NotFinite
 from predictor_svc.translate import parse, response_message
@@ -26,6 +27,7 @@ class PredictorService(predictor_pb2_grpc.PredictorServiceServicer):
     def __init__(self, models: Models, max_items: int) -> None:
         self._models = models
         self._max_items = max_items
+        self._llms = LlmNotes()
         self._calls = 0
         self._draining = False
         self._idle = asyncio.Event()
@@ -87,6 +89,8 @@ class PredictorService(predictor_pb2_grpc.PredictorServiceServicer):
         queries = parse(request, self._max_items)
         # One model for the whole call: a swap meanwhile does not mix two revisions.
         serving = self._models.current
+        form = serving.model.manifest.config.input
+        self._llms.note((query.text.llm for query in queries), form)
         try:
             predictions = await serving.pipeline.predict(queries)
         except BatcherFull as full:

@@ -22,6 +22,7 @@ PURE = (
     *("gateway_svc/quality.py", "gateway_svc/throughput.py"),
     *("gateway_svc/tally.py", "gateway_svc/waits.py"),
     *("predictor_svc/encoder.py", "predictor_svc/layouts.py"),
+    "predictor_svc/llm_names.py",
     *("predictor_svc/batcher.py", "predictor_svc/lengths.py"),
     *("engine_svc/scheduler.py", "engine_svc/step.py", "engine_svc/sequence.py"),
     *("engine_svc/blocks.py", "engine_svc/prefix.py"),

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import kendalltau, spearmanr
 
-from predictor_svc.encoder import load_encoder
+from predictor_svc.encoder import InputForm, load_encoder
 from predictor_svc.lengths import Floats
 from predictor_svc.outputs import ClassesOutput, DistributionOutput, OrdinalOutput, Output, Readings
 from predictor_svc.training.data import Example, Lengths
@@ -76,6 +76,9 @@ class Evaluation:
     """(rows,) first samples."""
     levels: Floats
     """Where every sample lies in its predicted distribution; empty without one."""
+    llms_read_as: Mapping[str, str] = field(default_factory=dict)
+    """Of LLMs that the model was not trained on, where it tells LLMs apart: whose name, or
+    which family's mean, was read for each; empty for any LLM."""
 
     def as_json(self) -> dict[str, object]:
         """The overall figures at the top, the others beside them; nan as null."""
@@ -85,6 +88,7 @@ class Evaluation:
             "task": self.task,
             "per_source": {name: plain(each) for name, each in self.per_source.items()},
             "per_model": {name: plain(each) for name, each in self.per_model.items()},
+            **({"llms_read_as": dict(self.llms_read_as)} if self.llms_read_as else {}),
         }
 
 
@@ -110,7 +114,13 @@ def evaluate(
         figures.readings,
         figures.first,
         np.concatenate(figures.levels) if figures.levels else np.empty(0),
+        _read_as(encoder.form, examples),
     )
+
+
+def _read_as(form: InputForm, examples: Sequence[Example]) -> dict[str, str]:
+    unknown = {example.model for example in examples if form.llms} - set(form.llms)
+    return {llm: form.read_llm(llm).name for llm in sorted(unknown)}
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from predictor_svc.encoder import Encoder, InputForm
 from predictor_svc.layouts import Layout
+from predictor_svc.llm_names import families_of
 from predictor_svc.outputs import Output
 from predictor_svc.training.adapted import Backbone
 from predictor_svc.training.example import Example
@@ -33,6 +34,8 @@ def input_form(options: TrainOptions, examples: Sequence[Example], layout: Layou
         turns=options.turns,
         marks="role" if layout == "chat" else options.marks,
         llms=tuple(llms) if options.llm != "none" else (),
+        # A family is a mean of what the head has for its members; the backbone has no such thing.
+        families=tuple(families_of(llms)) if options.llm == "head" else (),
     )
 
 
@@ -43,6 +46,16 @@ def _check_chat(options: TrainOptions) -> None:
         raise ValueError("marks=role-length: a decoder reads roles as it knows them, no marks")
     if options.pooling == "cls":
         raise ValueError("pooling=cls: a decoder's first token has seen nothing; use last-mean")
+
+
+def family_rows(form: InputForm) -> dict[int, tuple[int, ...]]:
+    """Each family's number in the head, and those of its members: as `form.named`, from 1."""
+    number_of = {name: number for number, name in enumerate(form.named, start=1)}
+    members_of = families_of(form.llms)
+    return {
+        number_of[family]: tuple(number_of[member] for member in members_of[family])
+        for family in form.families
+    }
 
 
 def proxy_shape(

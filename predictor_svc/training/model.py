@@ -6,7 +6,7 @@ is stored. Called by `train`, `weights` and `export`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -40,7 +40,7 @@ class ProxyShape(BaseModel):
     hidden: int = Field(default=256, ge=1)
     """Width of the head's hidden layers."""
     llm_tokens: tuple[int, ...] = ()
-    """Token ids of the LLMs that the head tells apart; empty where it is told none."""
+    """Token ids of the LLMs, and families of them, that the head tells apart; empty: none."""
     llm_position: int = LLM_POSITION
     """Where in a row the LLM's token stands."""
     llm_seen_as: int | None = None
@@ -97,7 +97,10 @@ class SsjfHead(nn.Module):
 
 
 def _for_each_llm(shape: ProxyShape, numbers: int) -> nn.Embedding | None:
-    """So many trained numbers for each LLM, at first 0; number 0, the unknown, keeps 0."""
+    """So many trained numbers for each LLM, at first 0; number 0, the unknown, keeps 0.
+
+    Families' numbers keep 0, too, until training has ended: see `set_means`.
+    """
     if not shape.llm_tokens:
         return None
     table = nn.Embedding(len(shape.llm_tokens) + 1, numbers, padding_idx=0)
@@ -164,6 +167,18 @@ class ProxyModel(nn.Module):
             llm = self.llm_index[llm_tokens.long()]
         outputs: Tensor = self.head(pooled, llm)
         return outputs
+
+    @torch.no_grad()
+    def set_means(self, rows: Mapping[int, Sequence[int]]) -> None:
+        """Gives numbers of the head's tables the mean of other numbers' weights.
+
+        With a normed head, whose own weights are added to the shared ones behind the last
+        nonlinearity, the outputs are then the mean of those numbers' outputs.
+        """
+        for table in self.head.modules():
+            if isinstance(table, nn.Embedding):
+                for number, members in rows.items():
+                    table.weight[number] = table.weight[list(members)].mean(dim=0)
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
         """What training changes, and so what is stored."""

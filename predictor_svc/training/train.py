@@ -26,7 +26,7 @@ from predictor_svc.training import checkpoint
 from predictor_svc.training.backbone import layout_of, load_backbone
 from predictor_svc.training.data import Example, Lengths
 from predictor_svc.training.evaluate import predict_raw, rank_correlation
-from predictor_svc.training.forms import input_form, proxy_shape
+from predictor_svc.training.forms import family_rows, input_form, proxy_shape
 from predictor_svc.training.model import ProxyModel
 from predictor_svc.training.options import TrainOptions
 from predictor_svc.training.task import Targets
@@ -116,6 +116,7 @@ def train(
         [each.lengths for each in validation],
     )
     epochs = _run_epochs(loop, run, config, signature, held_back, on_step, on_epoch)
+    model.set_means(family_rows(form))
     raw = predict_raw(model, held_back.ids)
     output = task.calibrated(output, raw, held_back.lengths, run.seed)
     return Fitted(model.cpu().eval(), config.model_copy(update={"output": output}), epochs)

@@ -96,5 +96,14 @@ def test_the_llm_makes_a_difference_where_it_is_read() -> None:
     assert c == d  # neither has a token of its own
 
 
+def test_an_llm_shares_answers_with_the_one_that_it_is_read_as() -> None:
+    form = InputForm(max_tokens=64, llms=("gemma-3-4b", "gemma-3-12b"), families=("gemma-3",))
+    names = ("gemma-3-4b", "gemma-3-4b.Q8_0.gguf", "gemma-3-27b", "gemma-3-70b", "other")
+    known, respelt, one, two, other = (digest(PromptText("hi", llm=name), form) for name in names)
+    assert known == respelt
+    assert one == two
+    assert len({known, one, other}) == 3
+
+
 def test_a_lone_surrogate_has_a_digest() -> None:
     assert len(digest(PromptText("\ud800"), FORM)) == 16

@@ -117,6 +117,23 @@ def test_the_llm_stands_after_the_first_marker_and_one_never_seen_has_its_own_to
     assert found.unknown_llm_token == 1
 
 
+@pytest.mark.parametrize(
+    ("llm", "token"),
+    [
+        ("maker/Llama-3-8B", "[unused1]"),
+        ("llama-3-8b.Q4_K_M.gguf", "[unused1]"),
+        ("Llama-3.2-1B", "[unused4]"),
+        ("Phi-3", "[unused3]"),
+        ("gpt-2", "[unused0]"),
+    ],
+)
+def test_an_unknown_name_is_read_as_a_known_one_or_the_family_s(llm: str, token: str) -> None:
+    llms = ("maker/Llama-3-8B", "maker/Llama-3-70B", "maker/Phi-4")
+    found = encoder(16, llms=llms, families=("llama-3",))
+    assert words(found.encode([PromptText("hi", llm=llm)])[0])[1] == token
+    assert found.llm_tokens == (2, 3, 4, 5)
+
+
 def test_the_llm_takes_its_place_from_the_tail() -> None:
     (ids,) = encoder(8, llms=("alpha",), head_tokens=2).encode([COUNTING])
     assert words(ids) == ["[CLS]", "[unused0]", "one", "two", "eight", "nine", "ten", "[SEP]"]
@@ -132,6 +149,8 @@ def test_without_llms_to_tell_apart_the_name_is_not_read() -> None:
     [
         ({"head_tokens": 6}, "head_tokens: leaves no room"),
         ({"llms": ("a", "a")}, "llms: a name stands twice"),
+        ({"llms": ("a", "b"), "families": ("b",)}, "llms: a name stands twice"),
+        ({"families": tuple(map(str, range(900)))}, "llms: at most 899"),
     ],
 )
 def test_impossible_forms_are_refused(form: dict[str, Any], message: str) -> None:

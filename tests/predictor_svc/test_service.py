@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 import pytest
+from structlog.testing import capture_logs
 
 from predictor_svc.batcher import BatchLimits
 from predictor_svc.cache import OutputCache
@@ -141,6 +142,30 @@ async def test_the_llm_is_read_where_the_model_reads_it(tmp_path: Path) -> None:
     small, large, unknown, other = (each.rank_score for each in found)
     assert len({small, large, unknown}) == 3
     assert unknown == pytest.approx(other)
+
+
+async def test_an_unknown_llm_is_predicted_as_its_family_and_that_is_said(tmp_path: Path) -> None:
+    form = InputForm(
+        max_tokens=40, llms=("gemma-3-4b-it", "gemma-3-12b-it", "phi-4"), families=("gemma-3",)
+    )
+    write_model(tmp_path, "revision-1", stored=config(form=form))
+    names = ("gemma-3-4b-it", "google/gemma-3-4b-it-AWQ", "gemma-3-27b-it", "gemma-3", "phi-4-mini")
+    items = [predictor_pb2.PredictItem(prompt="go on", model=name) for name in (*names, "phi-4")]
+    async with running(tmp_path) as predictor:
+        with capture_logs() as logs:
+            for _ in range(2):
+                found = (await predictor.stub.Predict(request(*items))).predictions
+    small, quantised, unseen, family, mini, phi = (each.rank_score for each in found)
+    assert small == pytest.approx(quantised)
+    assert unseen == pytest.approx(family)
+    assert mini == pytest.approx(phi)
+    assert len({small, unseen, mini}) == 3
+    assert [(each["llm"], each["read_as"]) for each in logs if "read_as" in each] == [
+        ("google/gemma-3-4b-it-AWQ", "gemma-3-4b-it"),
+        ("gemma-3-27b-it", "gemma-3"),
+        ("gemma-3", "gemma-3"),
+        ("phi-4-mini", "phi-4"),
+    ]
 
 
 async def test_a_classifier_answers_with_classes(tmp_path: Path) -> None:

@@ -170,6 +170,7 @@ def test_an_llm_can_be_kept_out_of_training_and_tested_all_the_same(tmp_path: Pa
     assert record["rows"]["train"] + record["rows"]["validation"] < 60
     config = json.loads((tmp_path / "w" / "config.json").read_text())
     assert config["input"]["llms"] == ["one"]
+    assert record["test"]["llms_read_as"] == {"two": ""}
 
 
 def test_rows_for_training_can_be_limited(data: Path, tmp_path: Path) -> None:

@@ -68,6 +68,17 @@ def test_a_token_that_is_no_llm_s_adds_nothing(tiny_backbone: Path) -> None:
     torch.testing.assert_close(unnamed, bare)
 
 
+def test_a_number_can_have_the_mean_of_others_outputs(tiny_backbone: Path) -> None:
+    family = 4
+    model = model_of(tiny_backbone, llm_tokens=(ALPHA, BETA, family), llm_seen_as=UNKNOWN)
+    before = outputs(model, [*ROWS, [101, family, *TEXT]])
+    model.set_means({3: (1, 2)})
+    after = outputs(model, [*ROWS, [101, family, *TEXT]])
+    assert torch.equal(after[:3], before[:3])
+    torch.testing.assert_close(after[3], after[1:3].mean(dim=0))
+    assert not torch.allclose(before[3], after[3])
+
+
 def test_hiding_the_llm_touches_its_place_alone(tiny_backbone: Path) -> None:
     ids, _ = pad(ROWS)
     seen = told_apart(tiny_backbone, llm_seen_as=UNKNOWN).seen(ids)

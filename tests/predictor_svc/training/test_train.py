@@ -6,13 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from predictor_svc.encoder import load_encoder
 from predictor_svc.training import train as training
 from predictor_svc.training.backbone import load_backbone
-from predictor_svc.training.evaluate import evaluate
+from predictor_svc.training.evaluate import evaluate, predict_raw
 from predictor_svc.training.model import ProxyModel
 from predictor_svc.training.tasks import TASKS
 from predictor_svc.training.tokenized import Batch, tokenize
@@ -171,6 +172,28 @@ def test_two_llms_are_told_apart_by_name(llm: str, tiny_backbone: Path, tmp_path
     expected = evaluation.readings.expected_tokens.reshape(-1, 2)
     assert fitted.config.llm == "several"
     assert expected[:, 1].mean() > 1.15 * expected[:, 0].mean()
+
+
+def test_an_llm_of_a_known_family_is_read_as_its_mean(tiny_backbone: Path, tmp_path: Path) -> None:
+    known = ("toy-1-1b", "toy-1-2b", "lone-3b")  # the second answers with twice the tokens
+    fitted = fit(run_of(tiny_backbone, llm="head", epochs=2), learnable(48, known))
+    assert fitted.config.input.families == ("toy-1",)
+    save_weights(fitted.model, fitted.config, tmp_path)
+    trained = load_trained(tmp_path, tiny_backbone)
+    rows = learnable(10, (*known[:2], "toy-1-70b", "other"), start=3000)
+    evaluation = evaluate(trained, rows)
+    assert evaluation.as_json()["llms_read_as"] == {"other": "", "toy-1-70b": "toy-1"}
+    encoder = load_encoder(trained.tokenizer, trained.config.input)
+    raw = predict_raw(trained.model, encoder.encode([each.prompt.text for each in rows]))
+    one, two, unseen, other = raw.reshape(10, 4, -1).swapaxes(0, 1)
+    np.testing.assert_allclose(unseen, (one + two) / 2, atol=1e-2)
+    assert abs(two - one).max() > 0.1
+    assert abs(unseen - other).max() > 0.1
+
+
+def test_read_by_the_backbone_a_family_has_no_mean(tiny_backbone: Path) -> None:
+    fitted = fit(run_of(tiny_backbone, llm="token", epochs=1), learnable(12, ("toy-1b", "toy-2b")))
+    assert fitted.config.input.families == ()
 
 
 def test_without_its_name_an_llm_cannot_be_read(tiny_backbone: Path) -> None:
