@@ -44,7 +44,7 @@ _CLASSES: Final[tuple[type[Any], ...]] = (
 _TYPES: Final = (*_ENUMS, *_CLASSES)
 _CODES: Final = {each: code for code, each in enumerate(_TYPES)}
 _FIELDS: Final[dict[type[Any], tuple[str, ...]]] = {
-    **{each: ("value",) for each in _ENUMS},
+    **dict.fromkeys(_ENUMS, ("value",)),
     **{each: tuple(field.name for field in fields(each)) for each in _CLASSES},
     # A sequence that has not started; the rest comes about in the loop.
     Sequence: (

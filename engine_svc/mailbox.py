@@ -14,6 +14,9 @@ from typing import Final, Protocol
 from engine_svc.messages import Command, Report
 
 MAX_WAITING_REPORTS: Final = 4096
+MAX_ROWS_AT_ONCE: Final = 8192
+"""About as many rows are sent in one message: with the log-probabilities of 20 alternatives each
+that is a third of the largest message there may be."""
 
 
 class Commands(Protocol):
@@ -58,8 +61,16 @@ class Outbox:
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._reports.put_nowait, report)
 
-    async def get(self) -> Report:
-        """The next report. Raises ReportsOverflow where too many have gathered."""
+    async def get(self) -> list[Report]:
+        """The next report and what has gathered behind it, within reason.
+
+        Raises ReportsOverflow where too many have gathered.
+        """
         if self._reports.qsize() > MAX_WAITING_REPORTS:
             raise ReportsOverflow(f"{self._reports.qsize()} reports wait to be sent")
-        return await self._reports.get()
+        found = [await self._reports.get()]
+        rows = len(found[0].sequence_ids)
+        while rows < MAX_ROWS_AT_ONCE and not self._reports.empty():
+            found.append(self._reports.get_nowait())
+            rows += len(found[-1].sequence_ids)
+        return found

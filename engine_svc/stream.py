@@ -12,10 +12,10 @@ from collections.abc import AsyncIterator, Coroutine
 from typing import TYPE_CHECKING, Any, Final
 
 from engine_svc import metrics, translate
-from engine_svc.answers import Answers
+from engine_svc.answers import Answered, Answers
 from engine_svc.batching_mode import BatchingMode
 from engine_svc.mailbox import Commands, Outbox, ReportsOverflow
-from engine_svc.messages import Attach, Cancel, Detach, Drain
+from engine_svc.messages import Attach, Cancel, Detach, Drain, Report
 from engine_svc.token_texts import TokenTexts
 from engine_svc.translate import Bounds
 from ssjf.engine.v1 import engine_pb2
@@ -110,18 +110,21 @@ class Stream:
     async def _send(self) -> None:
         while True:
             try:
-                report = await self._outbox.get()
+                reports = await self._outbox.get()
             except ReportsOverflow as error:
                 logs.get_logger().warning("gateway stopped reading", reason=str(error))
                 return
-            answered = self._answers.read(report)
-            if answered.stopped:
-                self._commands.post(Cancel(answered.stopped))
-            metrics.observe(answered.report)
-            for message in translate.responses(answered):
+            for message in translate.responses(map(self._answer, reports)):
                 await self._write(message)
-            if report.drained:
+            if reports[-1].drained:
                 return
+
+    def _answer(self, report: Report) -> Answered:
+        answered = self._answers.read(report)
+        if answered.stopped:
+            self._commands.post(Cancel(answered.stopped))
+        metrics.observe(answered.report)
+        return answered
 
     async def _beat(self) -> None:
         count = 0

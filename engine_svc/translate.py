@@ -1,8 +1,8 @@
 """Between the wire's messages and the engine's own types.
 
 The gateway has checked what clients sent; the engine checks again what could harm it
-(`refusal`) and refuses that sequence alone. The other way round, one report becomes
-the messages of one step.
+(`refusal`) and refuses that sequence alone. The other way round, the
+reports that wait to be sent become the messages of one step or of several.
 """
 
 from __future__ import annotations
@@ -184,34 +184,42 @@ def _invalid(field: str, description: str) -> InvalidRequest:
     return InvalidRequest([Violation(field, description)])
 
 
-def responses(answered: Answered) -> Iterator[engine_pb2.ServeResponse]:
-    """The messages of one report: its tokens and ends, then what is free."""
-    report = answered.report
-    if report.sequence_ids or report.finished or report.failed:
-        yield engine_pb2.ServeResponse(step=_step(report, answered.texts))
-    if report.capacity is not None:
-        yield engine_pb2.ServeResponse(capacity=_capacity(report.capacity, report.batch_id))
-    if report.drained:
-        yield engine_pb2.ServeResponse(drained=engine_pb2.Drained())
+def responses(answered: Iterable[Answered]) -> Iterator[engine_pb2.ServeResponse]:
+    """The messages of reports that follow one another: their tokens and ends together, then
+    what is free after the last."""
+    message = engine_pb2.ServeResponse()
+    capacity = drained = None
+    for each in answered:
+        report = each.report
+        if report.sequence_ids or report.finished or report.failed:
+            _add(message.step, report, each.texts)
+        if report.capacity is not None:
+            capacity = _capacity(report.capacity, report.batch_id)
+        if report.drained:
+            drained = engine_pb2.Drained()
+    if message.HasField("step"):
+        yield message
+    if capacity is not None:
+        yield engine_pb2.ServeResponse(capacity=capacity)
+    if drained is not None:
+        yield engine_pb2.ServeResponse(drained=drained)
 
 
-def _step(report: Report, texts: Iterable[str]) -> engine_pb2.StepOutput:
-    step = engine_pb2.StepOutput(
-        step=report.step,
-        step_ms=report.step_ms,
-        sequence_ids=report.sequence_ids,
-        indices=report.indices,
-        token_ids=report.token_ids,
-        texts=texts,
-        finished=map(_finished, report.finished),
-        errors=map(_failed, report.failed),
-    )
+def _add(step: engine_pb2.StepOutput, report: Report, texts: Iterable[str]) -> None:
+    """Adds a report's rows and ends. Filled in place: built apart, all of it is copied."""
     if report.logprobs is not None:
-        for row, sequence_id in enumerate(report.sequence_ids):
+        for row, sequence_id in enumerate(report.sequence_ids, len(step.sequence_ids)):
             if sequence_id in report.logprobs:
                 step.logprob_rows.append(row)
                 step.logprobs.append(_token_logprobs(report.logprobs[sequence_id]))
-    return step
+    step.step = report.step or step.step
+    step.step_ms += report.step_ms
+    step.sequence_ids.extend(report.sequence_ids)
+    step.indices.extend(report.indices)
+    step.token_ids.extend(report.token_ids)
+    step.texts.extend(texts)
+    step.finished.extend(map(_finished, report.finished))
+    step.errors.extend(map(_failed, report.failed))
 
 
 def _token_logprobs(logprobs: TokenLogprobs) -> sampling_pb2.TokenLogprobs:

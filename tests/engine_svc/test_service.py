@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
@@ -70,8 +71,11 @@ async def test_all_sequences_of_a_step_come_in_one_message(serve: Serve) -> None
         await gateway.send_batch(1, [sequence(i, ignore_eos=True) for i in range(4)])
         await gateway.until_idle()
         steps = [m.step for m in gateway.log if m.WhichOneof("message") == "step"]
-        assert [len(step.sequence_ids) for step in steps] == [4] * 8
-        assert [step.step for step in steps] == list(range(steps[0].step, steps[0].step + 8))
+        # On a busy machine a message may hold several steps.
+        rows = [Counter(step.indices) for step in steps]
+        assert sum(rows, Counter()) == dict.fromkeys(range(8), 4)
+        assert all(set(each.values()) == {4} for each in rows)
+        assert steps[-1].step == 8
 
 
 async def test_capacity_names_the_batch_that_it_takes_into_account(serve: Serve) -> None:

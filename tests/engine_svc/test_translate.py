@@ -145,7 +145,7 @@ def test_a_report_becomes_a_step_then_capacity_then_drained() -> None:
         batch_id=9,
         drained=True,
     )
-    step, capacity, drained = translate.responses(Answered(report, ["", "hi"]))
+    step, capacity, drained = translate.responses([Answered(report, ["", "hi"])])
     assert step.step == engine_pb2.StepOutput(
         step=4,
         step_ms=2.5,
@@ -187,8 +187,47 @@ def test_a_report_becomes_a_step_then_capacity_then_drained() -> None:
 
 
 def test_a_report_of_capacity_alone_is_no_step() -> None:
-    (only,) = translate.responses(Answered(Report(capacity=Capacity(3, 160, 1)), []))
+    (only,) = translate.responses([Answered(Report(capacity=Capacity(3, 160, 1)), [])])
     assert only.WhichOneof("message") == "capacity"
+
+
+def test_reports_that_wait_together_become_one_step_and_the_newest_capacity() -> None:
+    first = Report(
+        step=4,
+        step_ms=2.0,
+        sequence_ids=(7, 1),
+        token_ids=(5, 77),
+        indices=(0, 3),
+        finished=(Finished(1, Ending(FinishReason.LENGTH), 5, 4, 10.0, 20.0),),
+        capacity=Capacity(3, 160, 1),
+        batch_id=9,
+    )
+    refused = Report(failed=(Failed(2, FailureCode.INVALID, "no"),))
+    second = Report(
+        step=5,
+        step_ms=3.0,
+        sequence_ids=(7,),
+        token_ids=(6,),
+        indices=(1,),
+        logprobs={7: TokenLogprobs(-0.5, (), ())},
+        capacity=Capacity(4, 320, 0),
+        batch_id=10,
+        drained=True,
+    )
+    answered = [Answered(first, ["", "hi"]), Answered(refused, []), Answered(second, ["!"])]
+    message, capacity, drained = translate.responses(answered)
+    step = message.step
+    assert (step.step, step.step_ms) == (5, 5.0)
+    assert [*zip(step.sequence_ids, step.indices, step.token_ids, step.texts, strict=True)] == [
+        (7, 0, 5, ""),
+        (1, 3, 77, "hi"),
+        (7, 1, 6, "!"),
+    ]
+    assert (list(step.logprob_rows), len(step.logprobs)) == ([2], 1)
+    assert [each.sequence_id for each in step.finished] == [1]
+    assert [each.sequence_id for each in step.errors] == [2]
+    assert (capacity.capacity.batch_id, capacity.capacity.free_sequences) == (10, 4)
+    assert drained.WhichOneof("message") == "drained"
 
 
 def test_salt_and_reservation_arrive() -> None:
