@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import queue
+import threading
 from typing import Final, Protocol
 
 from engine_svc.messages import Command, Report
@@ -50,14 +51,19 @@ class ReportsOverflow(Exception):
 
 
 class Outbox:
-    """Reports for one stream. Created on its event loop, filled by the engine thread."""
+    """Reports for one stream. Created on its event loop, filled by the engine thread, or by
+    that loop itself where the engine is another process."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
         self._reports: asyncio.Queue[Report] = asyncio.Queue()
 
     def put(self, report: Report) -> None:
         """Leaves a report; any thread, never blocks. Nothing where the loop has ended."""
+        if threading.get_ident() == self._thread:
+            self._reports.put_nowait(report)  # no need to wake the loop that is running
+            return
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._reports.put_nowait, report)
 

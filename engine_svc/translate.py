@@ -80,7 +80,7 @@ def start(batch: engine_pb2.ScheduledBatch, bounds: Bounds) -> Start:
 
 def sequence(message: engine_pb2.Sequence, bounds: Bounds) -> Sequence:
     """One sequence. Raises Refused."""
-    prompt = tuple(message.prompt_token_ids)
+    prompt = tuple(message.prompt_token_ids[:])  # the slice is copied at once, not id by id
     params = sampling(message.sampling)
     ids = (*prompt, *params.stop_token_ids, *params.logit_bias)
     room = bounds.max_context_tokens - len(prompt)

@@ -261,6 +261,8 @@ def _sequence(sequence_id: int, work: Work) -> engine_pb2.Sequence:
     return engine_pb2.Sequence(
         sequence_id=sequence_id,
         prompt_token_ids=work.prompt,
-        sampling=sampling_pb2.SamplingParams(max_tokens=work.output_tokens, temperature=0.0),
+        sampling=sampling_pb2.SamplingParams(
+            max_tokens=work.output_tokens, temperature=0.0, seed=sequence_id
+        ),
         benchmark_payload=forced.SerializeToString(),
     )
