@@ -101,25 +101,23 @@ def sequence(message: engine_pb2.Sequence, bounds: Bounds) -> Sequence:
 
 def sampling(message: sampling_pb2.SamplingParams) -> SamplingParams:
     """Sampling parameters; what is absent takes the contract's default. Raises Refused."""
-    absent = {name for name in ("temperature", "top_p") if not message.HasField(name)}
+    has = message.HasField
     params = SamplingParams(
-        max_tokens=message.max_tokens if message.HasField("max_tokens") else 1024,
+        max_tokens=message.max_tokens if has("max_tokens") else 1024,
         min_tokens=message.min_tokens,
-        temperature=0.7 if "temperature" in absent else message.temperature,
-        top_p=0.95 if "top_p" in absent else message.top_p,
+        temperature=message.temperature if has("temperature") else 0.7,
+        top_p=message.top_p if has("top_p") else 0.95,
         top_k=message.top_k,
         min_p=message.min_p,
-        repetition_penalty=(
-            message.repetition_penalty if message.HasField("repetition_penalty") else 1.0
-        ),
+        repetition_penalty=message.repetition_penalty if has("repetition_penalty") else 1.0,
         presence_penalty=message.presence_penalty,
         frequency_penalty=message.frequency_penalty,
-        seed=message.seed if message.HasField("seed") else secrets.randbits(64),
+        seed=message.seed if has("seed") else secrets.randbits(64),
         stop=tuple(message.stop),
         stop_token_ids=frozenset(message.stop_token_ids),
         ignore_eos=message.ignore_eos,
         logit_bias=dict(message.logit_bias),
-        logprobs=message.logprobs if message.HasField("logprobs") else None,
+        logprobs=message.logprobs if has("logprobs") else None,
     )
     _check_sampling(params)
     return params
