@@ -126,7 +126,10 @@ class _Run:
         await self._greet()
         beating = asyncio.ensure_future(self._beat())
         try:
+            # Not before: until the engine says what is free, nothing has been asked of it.
+            capacity = await self._capacity()
             began_s, began_cpu_s = time.perf_counter(), time.process_time()
+            await self._fill(capacity)
             while self._unsent or self._running:
                 await self._take(await self._read())
             seconds = time.perf_counter() - began_s
@@ -135,6 +138,11 @@ class _Run:
             beating.cancel()
             await asyncio.gather(beating, return_exceptions=True)
         return self._figures(began_s, seconds, cpu_s)
+
+    async def _capacity(self) -> engine_pb2.Capacity:
+        while (message := await self._read()).WhichOneof("message") != "capacity":
+            pass
+        return message.capacity
 
     def _figures(self, began_s: float, seconds: float, cpu_s: float) -> ServeFigures:
         tokens = sum(self._given)
