@@ -66,16 +66,28 @@ class Refused(ValueError):
     """The sequence is refused as it was sent; the message is for the operator's log."""
 
 
-def start(batch: engine_pb2.ScheduledBatch, bounds: Bounds) -> Start:
-    """A scheduled batch, with those of its sequences that are refused set apart."""
+def starts(
+    batch: engine_pb2.ScheduledBatch, bounds: Bounds, *, after: int, part_tokens: int
+) -> Iterator[Start]:
+    """A scheduled batch, with those of its sequences that are refused set apart.
+
+    A part ends with the sequence that brings its prompts to `part_tokens`. Only the last part
+    has the batch's number, the others that of the batch before, `after`: what is free is not
+    told as of this batch before all of it has been taken.
+    """
     accepted: list[Sequence] = []
     refused: list[Failed] = []
+    tokens = 0
     for message in batch.sequences:
+        if tokens >= part_tokens:
+            yield Start(after, tuple(accepted), tuple(refused))
+            accepted, refused, tokens = [], [], 0
+        tokens += len(message.prompt_token_ids)
         try:
             accepted.append(sequence(message, bounds))
         except Refused as error:
             refused.append(Failed(message.sequence_id, FailureCode.INVALID, str(error)))
-    return Start(batch.batch_id, tuple(accepted), tuple(refused))
+    yield Start(batch.batch_id, tuple(accepted), tuple(refused))
 
 
 def sequence(message: engine_pb2.Sequence, bounds: Bounds) -> Sequence:

@@ -126,9 +126,37 @@ def test_one_bad_sequence_of_a_batch_is_refused_alone() -> None:
     batch = engine_pb2.ScheduledBatch(
         batch_id=3, sequences=[sequence(1), sequence(2, []), sequence(3)]
     )
-    start = translate.start(batch, BOUNDS)
+    (start,) = translate.starts(batch, BOUNDS, after=2, part_tokens=100)
+    assert start.batch_id == 3
     assert [s.sequence_id for s in start.sequences] == [1, 3]
     assert start.refused == (Failed(2, FailureCode.INVALID, "the prompt has no tokens"),)
+
+
+@pytest.mark.parametrize(
+    ("part_tokens", "parts"),
+    [
+        (1, [(2, [1]), (2, [2]), (2, [3]), (3, [4])]),
+        (4, [(2, [1, 2]), (3, [3, 4])]),
+        (5, [(2, [1, 2]), (3, [3, 4])]),
+        (7, [(2, [1, 2, 3]), (3, [4])]),
+        (10, [(3, [1, 2, 3, 4])]),
+    ],
+)
+def test_only_the_last_part_of_a_batch_has_its_number(
+    part_tokens: int, parts: list[tuple[int, list[int]]]
+) -> None:
+    batch = engine_pb2.ScheduledBatch(
+        batch_id=3, sequences=[sequence(number, (5, 6, 7)) for number in range(1, 5)]
+    )
+    found = translate.starts(batch, BOUNDS, after=2, part_tokens=part_tokens)
+    assert [(start.batch_id, [s.sequence_id for s in start.sequences]) for start in found] == parts
+
+
+def test_a_batch_of_nothing_still_has_its_number() -> None:
+    (start,) = translate.starts(
+        engine_pb2.ScheduledBatch(batch_id=3), BOUNDS, after=2, part_tokens=1
+    )
+    assert (start.batch_id, start.sequences, start.refused) == (3, (), ())
 
 
 def test_a_report_becomes_a_step_then_capacity_then_drained() -> None:
