@@ -247,10 +247,10 @@ class _Run:
         kv_tokens = sum(self._kv_tokens(work) for _, work in batch)
         self._under_way[self._batch_id] = len(batch), kv_tokens
         self._running.update(batch)
-        message = engine_pb2.ScheduledBatch(
-            batch_id=self._batch_id, sequences=[self._messages[number] for number, _ in batch]
-        )
-        await self._write(engine_pb2.ServeRequest(batch=message))
+        request = engine_pb2.ServeRequest()
+        request.batch.batch_id = self._batch_id
+        request.batch.sequences.extend(self._messages[number] for number, _ in batch)
+        await self._write(request)
 
     def _kv_tokens(self, work: Work) -> int:
         """What the sequence takes of the KV cache, in whole blocks."""
