@@ -233,8 +233,6 @@ class Engine:
             capacity = Capacity(0, 0, capacity.running_sequences)
         changed = (capacity, self._batch_id) != self._told
         idle = not self._scheduler.has_work
-        if idle:
-            self._check()
         drained = idle and self._draining
         self._told = capacity, self._batch_id
         if changed or drained or report.step:
@@ -246,6 +244,8 @@ class Engine:
                     drained=drained,
                 )
             )
+        if idle:
+            self._check()  # it takes its time; nobody waits for it but who comes next
 
     def _check(self) -> None:
         now_s = self._clock()

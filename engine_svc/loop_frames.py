@@ -11,6 +11,7 @@ import enum
 import marshal
 import struct
 from dataclasses import fields
+from operator import attrgetter
 from typing import Any, Final
 
 from engine_svc.batching_mode import BatchingMode
@@ -42,14 +43,14 @@ _CLASSES: Final[tuple[type[Any], ...]] = (
 )
 _TYPES: Final = (*_ENUMS, *_CLASSES)
 _CODES: Final = {each: code for code, each in enumerate(_TYPES)}
-_FIELDS: Final = {
-    each: tuple(field.name for field in fields(each)) for each in _CLASSES if each is not Sequence
-} | {
+_FIELDS: Final[dict[type[Any], tuple[str, ...]]] = {
+    **dict.fromkeys(_ENUMS, ("value",)),
+    **{each: tuple(field.name for field in fields(each)) for each in _CLASSES},
     # A sequence that has not started; the rest comes about in the loop.
     Sequence: (
         *("sequence_id", "prompt", "params", "request_id", "forced_tokens"),
         *("cache_salt", "kv_reservation_tokens"),
-    )
+    ),
 }
 
 
@@ -64,31 +65,37 @@ def _values(body: bytes) -> tuple[Any, ...]:
 
 
 def _plain(value: Any) -> Any:
-    """The value in what marshal knows; a list stands for an object, its type's code first."""
+    """The value in what marshal knows; lists stand for objects, their type's code first.
+
+    One object is [code, its fields]; a tuple of them is [~code, a column a field], which takes
+    a few calls however many they are: a step can start or end all of its sequences at once.
+    """
     kind = type(value)
     if kind is tuple:
-        # A column of numbers or strings goes as it is: this is where the time would go.
-        return tuple(map(_plain, value)) if value and type(value[0]) in _CODES else value
-    if kind in _FIELDS:
-        return [_CODES[kind], *(_plain(getattr(value, name)) for name in _FIELDS[kind])]
+        # A column of numbers or strings goes as it is.
+        return _columns(value) if value and type(value[0]) in _CODES else value
     if kind in _CODES:
-        return [_CODES[kind], value.value]
+        return [_CODES[kind], *[_plain(getattr(value, name)) for name in _FIELDS[kind]]]
     if kind is dict:
         return {key: _plain(entry) for key, entry in value.items()}
     return value
 
 
+def _columns(values: tuple[Any, ...]) -> list[Any]:
+    kind = type(values[0])
+    return [
+        ~_CODES[kind],
+        *[_plain(tuple(map(attrgetter(name), values))) for name in _FIELDS[kind]],
+    ]
+
+
 def _made(value: Any) -> Any:
     """The opposite of `_plain`."""
     kind = type(value)
-    if kind is tuple:
-        return tuple(map(_made, value)) if value and type(value[0]) is list else value
     if kind is list:
         code, *parts = value
-        made: Any = _TYPES[code]
-        if made in _FIELDS:
-            return made(**dict(zip(_FIELDS[made], map(_made, parts), strict=True)))
-        return made(*parts)
+        made = map(_made, parts)
+        return _TYPES[code](*made) if code >= 0 else tuple(map(_TYPES[~code], *made))
     if kind is dict:
         return {key: _made(entry) for key, entry in value.items()}
     return value

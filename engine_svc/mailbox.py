@@ -9,11 +9,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import queue
+import threading
 from typing import Final, Protocol
 
 from engine_svc.messages import Command, Report
 
 MAX_WAITING_REPORTS: Final = 4096
+MAX_ROWS_AT_ONCE: Final = 8192
+"""About as many rows are sent in one message: with the log-probabilities of 20 alternatives each
+that is a third of the largest message there may be."""
 
 
 class Commands(Protocol):
@@ -47,19 +51,32 @@ class ReportsOverflow(Exception):
 
 
 class Outbox:
-    """Reports for one stream. Created on its event loop, filled by the engine thread."""
+    """Reports for one stream. Created on its event loop, filled by the engine thread, or by
+    that loop itself where the engine is another process."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
         self._reports: asyncio.Queue[Report] = asyncio.Queue()
 
     def put(self, report: Report) -> None:
         """Leaves a report; any thread, never blocks. Nothing where the loop has ended."""
+        if threading.get_ident() == self._thread:
+            self._reports.put_nowait(report)  # no need to wake the loop that is running
+            return
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._reports.put_nowait, report)
 
-    async def get(self) -> Report:
-        """The next report. Raises ReportsOverflow where too many have gathered."""
+    async def get(self) -> list[Report]:
+        """The next report and what has gathered behind it, within reason.
+
+        Raises ReportsOverflow where too many have gathered.
+        """
         if self._reports.qsize() > MAX_WAITING_REPORTS:
             raise ReportsOverflow(f"{self._reports.qsize()} reports wait to be sent")
-        return await self._reports.get()
+        found = [await self._reports.get()]
+        rows = len(found[0].sequence_ids)
+        while rows < MAX_ROWS_AT_ONCE and not self._reports.empty():
+            found.append(self._reports.get_nowait())
+            rows += len(found[-1].sequence_ids)
+        return found

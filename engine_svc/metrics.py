@@ -6,6 +6,8 @@ nothing for them and may run in another process.
 
 from __future__ import annotations
 
+import enum
+from collections import Counter as Tally
 from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -41,12 +43,11 @@ def observe(report: Report) -> None:
         STEP_SECONDS.observe(report.step_ms / 1e3)
         OUTPUT_TOKENS.inc(len(report.sequence_ids))
         PROMPT_TOKENS.inc(report.prompt_tokens)
-    for first in report.first:
-        CACHED_PROMPT_TOKENS.inc(first.cached_prompt_tokens)
-    for finished in report.finished:
-        ENDED.labels(finished.ending.reason.name.lower()).inc()
-    for failed in report.failed:
-        ENDED.labels(failed.code.name.lower()).inc()
+    CACHED_PROMPT_TOKENS.inc(sum(first.cached_prompt_tokens for first in report.first))
+    ends = [finished.ending.reason for finished in report.finished]
+    failures = [failed.code for failed in report.failed]
+    for outcome, times in Tally[enum.Enum]([*ends, *failures]).items():
+        ENDED.labels(outcome.name.lower()).inc(times)
     if report.capacity is not None:
         RUNNING.set(report.capacity.running_sequences)
         FREE_KV_TOKENS.set(report.capacity.free_kv_tokens)

@@ -7,15 +7,16 @@ text, what is inside the engine is the loop's. Made by `service`, one at a time.
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import AsyncIterator, Coroutine
 from typing import TYPE_CHECKING, Any, Final
 
 from engine_svc import metrics, translate
-from engine_svc.answers import Answers
+from engine_svc.answers import Answered, Answers
 from engine_svc.batching_mode import BatchingMode
 from engine_svc.mailbox import Commands, Outbox, ReportsOverflow
-from engine_svc.messages import Attach, Cancel, Detach, Drain
+from engine_svc.messages import Attach, Cancel, Detach, Drain, Report
 from engine_svc.token_texts import TokenTexts
 from engine_svc.translate import Bounds
 from ssjf.engine.v1 import engine_pb2
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 HEARTBEAT_INTERVAL_S: Final = 1.0
 SILENCE_LIMIT_S: Final = 3.0
 """Silence after which the gateway counts as gone."""
+
+PART_TOKENS: Final = 16_384
+"""Prompt tokens of a batch that are handed to the loop together, more than it reads in a step:
+it begins with these while the rest of a large batch is still being translated."""
 
 Requests = AsyncIterator[engine_pb2.ServeRequest]
 
@@ -52,6 +57,7 @@ class Stream:
         self._outbox = Outbox()
         self._writing = asyncio.Lock()
         self._batch_id = 0
+        self._part_tokens = PART_TOKENS
         self._draining = False
         self._heard_s = time.monotonic()
 
@@ -60,6 +66,8 @@ class Stream:
 
         Raises InvalidRequest where the gateway breaks the grammar.
         """
+        if mode is not BatchingMode.CONTINUOUS:
+            self._part_tokens = sys.maxsize  # a batch that runs together arrives together
         await self._write(engine_pb2.ServeResponse(welcome=welcome))
         self._commands.post(Attach(self._outbox.put, mode))
         try:
@@ -72,12 +80,12 @@ class Stream:
     async def _read(self) -> None:
         async for message in self._requests:
             self._heard_s = time.monotonic()
-            self._obey(message)
+            await self._obey(message)
 
-    def _obey(self, message: engine_pb2.ServeRequest) -> None:
+    async def _obey(self, message: engine_pb2.ServeRequest) -> None:
         match message.WhichOneof("message"):
             case "batch":
-                self._start(message.batch)
+                await self._start(message.batch)
             case "cancel":
                 self._cancel(tuple(message.cancel.sequence_ids))
             case "drain":
@@ -90,7 +98,7 @@ class Stream:
             case _:
                 raise _broken("message", "must be set")
 
-    def _start(self, batch: engine_pb2.ScheduledBatch) -> None:
+    async def _start(self, batch: engine_pb2.ScheduledBatch) -> None:
         ids = {sequence.sequence_id for sequence in batch.sequences}
         if self._draining:
             raise _broken("batch", "nothing comes after drain but cancel and heartbeat")
@@ -98,10 +106,13 @@ class Stream:
             raise _broken("batch.batch_id", f"is {batch.batch_id} after {self._batch_id}")
         if len(ids) != len(batch.sequences) or not ids.isdisjoint(self._answers.live):
             raise _broken("batch.sequences.sequence_id", "is used twice")
-        self._batch_id = batch.batch_id
-        command = translate.start(batch, self._bounds)
-        self._answers.start(command)
-        self._commands.post(command)
+        after, self._batch_id = self._batch_id, batch.batch_id
+        for part in translate.starts(
+            batch, self._bounds, after=after, part_tokens=self._part_tokens
+        ):
+            self._answers.start(part)
+            self._commands.post(part)
+            await asyncio.sleep(0)  # the streams that run are not held up by a large batch
 
     def _cancel(self, sequence_ids: tuple[int, ...]) -> None:
         metrics.observe_cancelled(self._answers.forget(sequence_ids))
@@ -110,18 +121,21 @@ class Stream:
     async def _send(self) -> None:
         while True:
             try:
-                report = await self._outbox.get()
+                reports = await self._outbox.get()
             except ReportsOverflow as error:
                 logs.get_logger().warning("gateway stopped reading", reason=str(error))
                 return
-            answered = self._answers.read(report)
-            if answered.stopped:
-                self._commands.post(Cancel(answered.stopped))
-            metrics.observe(answered.report)
-            for message in translate.responses(answered):
+            for message in translate.responses(map(self._answer, reports)):
                 await self._write(message)
-            if report.drained:
+            if reports[-1].drained:
                 return
+
+    def _answer(self, report: Report) -> Answered:
+        answered = self._answers.read(report)
+        if answered.stopped:
+            self._commands.post(Cancel(answered.stopped))
+        metrics.observe(answered.report)
+        return answered
 
     async def _beat(self) -> None:
         count = 0

@@ -1,8 +1,8 @@
 """Between the wire's messages and the engine's own types.
 
 The gateway has checked what clients sent; the engine checks again what could harm it
-(`refusal`) and refuses that sequence alone. The other way round, one report becomes
-the messages of one step.
+(`refusal`) and refuses that sequence alone. The other way round, the
+reports that wait to be sent become the messages of one step or of several.
 """
 
 from __future__ import annotations
@@ -66,21 +66,33 @@ class Refused(ValueError):
     """The sequence is refused as it was sent; the message is for the operator's log."""
 
 
-def start(batch: engine_pb2.ScheduledBatch, bounds: Bounds) -> Start:
-    """A scheduled batch, with those of its sequences that are refused set apart."""
+def starts(
+    batch: engine_pb2.ScheduledBatch, bounds: Bounds, *, after: int, part_tokens: int
+) -> Iterator[Start]:
+    """A scheduled batch, with those of its sequences that are refused set apart.
+
+    A part ends with the sequence that brings its prompts to `part_tokens`. Only the last part
+    has the batch's number, the others that of the batch before, `after`: what is free is not
+    told as of this batch before all of it has been taken.
+    """
     accepted: list[Sequence] = []
     refused: list[Failed] = []
+    tokens = 0
     for message in batch.sequences:
+        if tokens >= part_tokens:
+            yield Start(after, tuple(accepted), tuple(refused))
+            accepted, refused, tokens = [], [], 0
+        tokens += len(message.prompt_token_ids)
         try:
             accepted.append(sequence(message, bounds))
         except Refused as error:
             refused.append(Failed(message.sequence_id, FailureCode.INVALID, str(error)))
-    return Start(batch.batch_id, tuple(accepted), tuple(refused))
+    yield Start(batch.batch_id, tuple(accepted), tuple(refused))
 
 
 def sequence(message: engine_pb2.Sequence, bounds: Bounds) -> Sequence:
     """One sequence. Raises Refused."""
-    prompt = tuple(message.prompt_token_ids)
+    prompt = tuple(message.prompt_token_ids[:])  # the slice is copied at once, not id by id
     params = sampling(message.sampling)
     ids = (*prompt, *params.stop_token_ids, *params.logit_bias)
     room = bounds.max_context_tokens - len(prompt)
@@ -101,25 +113,23 @@ def sequence(message: engine_pb2.Sequence, bounds: Bounds) -> Sequence:
 
 def sampling(message: sampling_pb2.SamplingParams) -> SamplingParams:
     """Sampling parameters; what is absent takes the contract's default. Raises Refused."""
-    absent = {name for name in ("temperature", "top_p") if not message.HasField(name)}
+    has = message.HasField
     params = SamplingParams(
-        max_tokens=message.max_tokens if message.HasField("max_tokens") else 1024,
+        max_tokens=message.max_tokens if has("max_tokens") else 1024,
         min_tokens=message.min_tokens,
-        temperature=0.7 if "temperature" in absent else message.temperature,
-        top_p=0.95 if "top_p" in absent else message.top_p,
+        temperature=message.temperature if has("temperature") else 0.7,
+        top_p=message.top_p if has("top_p") else 0.95,
         top_k=message.top_k,
         min_p=message.min_p,
-        repetition_penalty=(
-            message.repetition_penalty if message.HasField("repetition_penalty") else 1.0
-        ),
+        repetition_penalty=message.repetition_penalty if has("repetition_penalty") else 1.0,
         presence_penalty=message.presence_penalty,
         frequency_penalty=message.frequency_penalty,
-        seed=message.seed if message.HasField("seed") else secrets.randbits(64),
+        seed=message.seed if has("seed") else secrets.randbits(64),
         stop=tuple(message.stop),
         stop_token_ids=frozenset(message.stop_token_ids),
         ignore_eos=message.ignore_eos,
         logit_bias=dict(message.logit_bias),
-        logprobs=message.logprobs if message.HasField("logprobs") else None,
+        logprobs=message.logprobs if has("logprobs") else None,
     )
     _check_sampling(params)
     return params
@@ -184,34 +194,42 @@ def _invalid(field: str, description: str) -> InvalidRequest:
     return InvalidRequest([Violation(field, description)])
 
 
-def responses(answered: Answered) -> Iterator[engine_pb2.ServeResponse]:
-    """The messages of one report: its tokens and ends, then what is free."""
-    report = answered.report
-    if report.sequence_ids or report.finished or report.failed:
-        yield engine_pb2.ServeResponse(step=_step(report, answered.texts))
-    if report.capacity is not None:
-        yield engine_pb2.ServeResponse(capacity=_capacity(report.capacity, report.batch_id))
-    if report.drained:
-        yield engine_pb2.ServeResponse(drained=engine_pb2.Drained())
+def responses(answered: Iterable[Answered]) -> Iterator[engine_pb2.ServeResponse]:
+    """The messages of reports that follow one another: their tokens and ends together, then
+    what is free after the last."""
+    message = engine_pb2.ServeResponse()
+    capacity = drained = None
+    for each in answered:
+        report = each.report
+        if report.sequence_ids or report.finished or report.failed:
+            _add(message.step, report, each.texts)
+        if report.capacity is not None:
+            capacity = _capacity(report.capacity, report.batch_id)
+        if report.drained:
+            drained = engine_pb2.Drained()
+    if message.HasField("step"):
+        yield message
+    if capacity is not None:
+        yield engine_pb2.ServeResponse(capacity=capacity)
+    if drained is not None:
+        yield engine_pb2.ServeResponse(drained=drained)
 
 
-def _step(report: Report, texts: Iterable[str]) -> engine_pb2.StepOutput:
-    step = engine_pb2.StepOutput(
-        step=report.step,
-        step_ms=report.step_ms,
-        sequence_ids=report.sequence_ids,
-        indices=report.indices,
-        token_ids=report.token_ids,
-        texts=texts,
-        finished=map(_finished, report.finished),
-        errors=map(_failed, report.failed),
-    )
+def _add(step: engine_pb2.StepOutput, report: Report, texts: Iterable[str]) -> None:
+    """Adds a report's rows and ends. Filled in place: built apart, all of it is copied."""
     if report.logprobs is not None:
-        for row, sequence_id in enumerate(report.sequence_ids):
+        for row, sequence_id in enumerate(report.sequence_ids, len(step.sequence_ids)):
             if sequence_id in report.logprobs:
                 step.logprob_rows.append(row)
                 step.logprobs.append(_token_logprobs(report.logprobs[sequence_id]))
-    return step
+    step.step = report.step or step.step
+    step.step_ms += report.step_ms
+    step.sequence_ids.extend(report.sequence_ids)
+    step.indices.extend(report.indices)
+    step.token_ids.extend(report.token_ids)
+    step.texts.extend(texts)
+    step.finished.extend(map(_finished, report.finished))
+    step.errors.extend(map(_failed, report.failed))
 
 
 def _token_logprobs(logprobs: TokenLogprobs) -> sampling_pb2.TokenLogprobs:

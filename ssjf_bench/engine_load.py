@@ -2,19 +2,25 @@
 
 Owns one stream: sends sequences of forced length as the engine says what it has free, and
 counts what comes back. The engine must have been started with --benchmark and serve nobody
-else. Knows the engine's contract and no service.
+else. Knows the engine's contract and no service. `measure` does it from a process of its
+own, so that nothing of the caller's (an engine's garbage, its libraries) is measured with it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
+import multiprocessing
+import statistics
 import time
 from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import grpc
+import uvloop
 
 from ssjf.engine.v1 import engine_pb2, engine_pb2_grpc, sampling_pb2
 from ssjf.wire import channel, errors
@@ -54,10 +60,30 @@ class ServeFigures:
     """From the first batch sent to the last end read."""
     tokens_per_s: float
     """Tokens over these seconds, prefill included."""
+    steps: int
+    """Steps of the engine."""
     step_ms: float
     """Median duration of a step that gave tokens, as the engine reports it."""
+    steps_s: float
+    """All these steps together; the rest of `seconds` is the way to the engine and back."""
+    messages: int
+    """Messages with tokens; fewer than steps where the stream was slower than the engine."""
     first_token_ms: float
     """Median time from the first batch sent to a sequence's first token."""
+    client_cpu_s: float
+    """CPU time of this process meanwhile; near `seconds` it is the client that is measured."""
+
+
+def measure(address: str, works: Sequence[Work], times: int) -> list[ServeFigures]:
+    """Runs `serve_load` so many times, from a process of its own. Raises EngineLoadError."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_measure, address, works, times).result()
+
+
+def _measure(address: str, works: Sequence[Work], times: int) -> list[ServeFigures]:
+    gc.collect()
+    gc.freeze()
+    return [uvloop.run(serve_load(address, works)) for _ in range(times)]
 
 
 async def serve_load(address: str, works: Sequence[Work]) -> ServeFigures:
@@ -85,34 +111,52 @@ class _Run:
         self._works = works
         self._writing = asyncio.Lock()
         self._unsent = deque(enumerate(works, 1))
+        # Made beforehand: the engine is measured, not how long this takes.
+        self._messages = {number: _sequence(number, work) for number, work in self._unsent}
         self._running: dict[int, Work] = {}
         self._given = [0] * (len(works) + 1)
         self._limits = engine_pb2.EngineLimits()
         self._under_way: dict[int, tuple[int, int]] = {}  # batch -> sequences, KV tokens
         self._batch_id = 0
-        self._steps_ms: list[float] = []
+        self._step = 0
+        self._steps_ms: list[tuple[float, int]] = []  # of a message, and how many steps they are
         self._first_s: list[float] = []
 
     async def run(self) -> ServeFigures:
         await self._greet()
         beating = asyncio.ensure_future(self._beat())
         try:
-            began_s = time.perf_counter()
+            # Not before: until the engine says what is free, nothing has been asked of it.
+            capacity = await self._capacity()
+            began_s, began_cpu_s = time.perf_counter(), time.process_time()
+            await self._fill(capacity)
             while self._unsent or self._running:
                 await self._take(await self._read())
             seconds = time.perf_counter() - began_s
+            cpu_s = time.process_time() - began_cpu_s
         finally:
             beating.cancel()
             await asyncio.gather(beating, return_exceptions=True)
+        return self._figures(began_s, seconds, cpu_s)
+
+    async def _capacity(self) -> engine_pb2.Capacity:
+        while (message := await self._read()).WhichOneof("message") != "capacity":
+            pass
+        return message.capacity
+
+    def _figures(self, began_s: float, seconds: float, cpu_s: float) -> ServeFigures:
         tokens = sum(self._given)
-        first_s = sorted(each - began_s for each in self._first_s)
         return ServeFigures(
             sequences=len(self._works),
             tokens=tokens,
             seconds=seconds,
             tokens_per_s=tokens / seconds,
-            step_ms=sorted(self._steps_ms)[len(self._steps_ms) // 2],
-            first_token_ms=first_s[len(first_s) // 2] * 1e3,
+            steps=sum(steps for _, steps in self._steps_ms),
+            step_ms=statistics.median(ms / steps for ms, steps in self._steps_ms),
+            steps_s=sum(ms for ms, _ in self._steps_ms) / 1e3,
+            messages=len(self._steps_ms),
+            first_token_ms=(statistics.median(self._first_s) - began_s) * 1e3,
+            client_cpu_s=cpu_s,
         )
 
     async def _greet(self) -> None:
@@ -167,7 +211,10 @@ class _Run:
         if step.errors:
             raise EngineLoadError(f"a sequence failed: {step.errors[0].message}")
         if step.sequence_ids:
-            self._steps_ms.append(step.step_ms)
+            # The first message is of one step, as far as anybody knows.
+            steps = step.step - self._step if self._step else 1
+            self._steps_ms.append((step.step_ms, steps))
+            self._step = step.step
         for sequence_id, index in zip(step.sequence_ids, step.indices, strict=True):
             if index != self._given[sequence_id]:
                 raise EngineLoadError(f"token {index} came after {self._given[sequence_id]}")
@@ -200,10 +247,10 @@ class _Run:
         kv_tokens = sum(self._kv_tokens(work) for _, work in batch)
         self._under_way[self._batch_id] = len(batch), kv_tokens
         self._running.update(batch)
-        message = engine_pb2.ScheduledBatch(
-            batch_id=self._batch_id, sequences=[_sequence(*each) for each in batch]
-        )
-        await self._write(engine_pb2.ServeRequest(batch=message))
+        request = engine_pb2.ServeRequest()
+        request.batch.batch_id = self._batch_id
+        request.batch.sequences.extend(self._messages[number] for number, _ in batch)
+        await self._write(request)
 
     def _kv_tokens(self, work: Work) -> int:
         """What the sequence takes of the KV cache, in whole blocks."""
@@ -222,6 +269,8 @@ def _sequence(sequence_id: int, work: Work) -> engine_pb2.Sequence:
     return engine_pb2.Sequence(
         sequence_id=sequence_id,
         prompt_token_ids=work.prompt,
-        sampling=sampling_pb2.SamplingParams(max_tokens=work.output_tokens, temperature=0.0),
+        sampling=sampling_pb2.SamplingParams(
+            max_tokens=work.output_tokens, temperature=0.0, seed=sequence_id
+        ),
         benchmark_payload=forced.SerializeToString(),
     )

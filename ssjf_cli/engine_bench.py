@@ -7,7 +7,6 @@ Called by `bench`; it imports the engine, since a part of it is measured without
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import statistics
 import time
@@ -231,11 +230,14 @@ def _through_serve(
                     case.prompts(vocabulary_size), case.output_tokens, strict=True
                 )
             ]
-            measured = [_served(stack.engine_address, works) for _ in range(options.repeats + 1)]
+            figures = engine_load.measure(stack.engine_address, works, options.repeats + 1)
             stack.check()
-            yield _row(case, "serve", measured[1:])
+            yield _served_row(case, figures[1:])
 
 
-def _served(address: str, works: list[engine_load.Work]) -> Measured:
-    figures = asyncio.run(engine_load.serve_load(address, works))
-    return Measured(figures.seconds, 0, figures.step_ms)
+def _served_row(case: Case, figures: list[engine_load.ServeFigures]) -> dict[str, Any]:
+    measured = [Measured(each.seconds, each.steps, each.step_ms) for each in figures]
+    row = _row(case, "serve", measured)
+    middle = next(each for each in figures if each.seconds == row["seconds"])
+    details = ("steps_s", "messages", "first_token_ms", "client_cpu_s")
+    return row | {name: getattr(middle, name) for name in details}

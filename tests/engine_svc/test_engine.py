@@ -35,6 +35,17 @@ def test_finished_counts_tokens_and_times() -> None:
     assert (finished.prefill_ms, finished.decode_ms) == (1000, 10_000)
 
 
+def test_an_end_is_told_before_the_blocks_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = scripted(ScriptedRunner({1: script("Hallo")}))
+    turns = Turns(engine)
+    told: list[int] = []
+    monkeypatch.setattr(engine.scheduler, "check", lambda **_: told.append(len(turns.reports)))
+    turns.start(make_sequence(1, max_tokens=100))
+    turns.until_idle()
+    assert turns.finished(1)
+    assert told[-1] == len(turns.reports)
+
+
 def test_max_tokens_end_an_answer() -> None:
     turns = run("Hallo", max_tokens=3)
     assert turns.tokens(1) == list(b"Hal")

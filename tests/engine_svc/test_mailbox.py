@@ -28,7 +28,27 @@ async def test_reports_cross_from_a_thread_in_order() -> None:
     outbox = Outbox()
     for step in range(3):
         await asyncio.to_thread(outbox.put, Report(step=step))
-    assert [(await outbox.get()).step for _ in range(3)] == [0, 1, 2]
+    assert [report.step for report in await outbox.get()] == [0, 1, 2]
+
+
+async def test_a_report_is_not_kept_back_for_the_next() -> None:
+    outbox = Outbox()
+    for step in range(3):
+        outbox.put(Report(step=step))
+        assert [report.step for report in await outbox.get()] == [step]
+
+
+async def test_what_is_taken_at_once_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_ROWS_AT_ONCE", 4)
+    outbox = Outbox()
+    for step in range(5):
+        outbox.put(Report(step=step, sequence_ids=(1, 2)))
+    await asyncio.sleep(0)
+    assert [[report.step for report in await outbox.get()] for _ in range(3)] == [
+        [0, 1],
+        [2, 3],
+        [4],
+    ]
 
 
 async def test_a_reader_that_fell_far_behind_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

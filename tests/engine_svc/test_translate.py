@@ -126,9 +126,37 @@ def test_one_bad_sequence_of_a_batch_is_refused_alone() -> None:
     batch = engine_pb2.ScheduledBatch(
         batch_id=3, sequences=[sequence(1), sequence(2, []), sequence(3)]
     )
-    start = translate.start(batch, BOUNDS)
+    (start,) = translate.starts(batch, BOUNDS, after=2, part_tokens=100)
+    assert start.batch_id == 3
     assert [s.sequence_id for s in start.sequences] == [1, 3]
     assert start.refused == (Failed(2, FailureCode.INVALID, "the prompt has no tokens"),)
+
+
+@pytest.mark.parametrize(
+    ("part_tokens", "parts"),
+    [
+        (1, [(2, [1]), (2, [2]), (2, [3]), (3, [4])]),
+        (4, [(2, [1, 2]), (3, [3, 4])]),
+        (5, [(2, [1, 2]), (3, [3, 4])]),
+        (7, [(2, [1, 2, 3]), (3, [4])]),
+        (10, [(3, [1, 2, 3, 4])]),
+    ],
+)
+def test_only_the_last_part_of_a_batch_has_its_number(
+    part_tokens: int, parts: list[tuple[int, list[int]]]
+) -> None:
+    batch = engine_pb2.ScheduledBatch(
+        batch_id=3, sequences=[sequence(number, (5, 6, 7)) for number in range(1, 5)]
+    )
+    found = translate.starts(batch, BOUNDS, after=2, part_tokens=part_tokens)
+    assert [(start.batch_id, [s.sequence_id for s in start.sequences]) for start in found] == parts
+
+
+def test_a_batch_of_nothing_still_has_its_number() -> None:
+    (start,) = translate.starts(
+        engine_pb2.ScheduledBatch(batch_id=3), BOUNDS, after=2, part_tokens=1
+    )
+    assert (start.batch_id, start.sequences, start.refused) == (3, (), ())
 
 
 def test_a_report_becomes_a_step_then_capacity_then_drained() -> None:
@@ -145,7 +173,7 @@ def test_a_report_becomes_a_step_then_capacity_then_drained() -> None:
         batch_id=9,
         drained=True,
     )
-    step, capacity, drained = translate.responses(Answered(report, ["", "hi"]))
+    step, capacity, drained = translate.responses([Answered(report, ["", "hi"])])
     assert step.step == engine_pb2.StepOutput(
         step=4,
         step_ms=2.5,
@@ -187,8 +215,47 @@ def test_a_report_becomes_a_step_then_capacity_then_drained() -> None:
 
 
 def test_a_report_of_capacity_alone_is_no_step() -> None:
-    (only,) = translate.responses(Answered(Report(capacity=Capacity(3, 160, 1)), []))
+    (only,) = translate.responses([Answered(Report(capacity=Capacity(3, 160, 1)), [])])
     assert only.WhichOneof("message") == "capacity"
+
+
+def test_reports_that_wait_together_become_one_step_and_the_newest_capacity() -> None:
+    first = Report(
+        step=4,
+        step_ms=2.0,
+        sequence_ids=(7, 1),
+        token_ids=(5, 77),
+        indices=(0, 3),
+        finished=(Finished(1, Ending(FinishReason.LENGTH), 5, 4, 10.0, 20.0),),
+        capacity=Capacity(3, 160, 1),
+        batch_id=9,
+    )
+    refused = Report(failed=(Failed(2, FailureCode.INVALID, "no"),))
+    second = Report(
+        step=5,
+        step_ms=3.0,
+        sequence_ids=(7,),
+        token_ids=(6,),
+        indices=(1,),
+        logprobs={7: TokenLogprobs(-0.5, (), ())},
+        capacity=Capacity(4, 320, 0),
+        batch_id=10,
+        drained=True,
+    )
+    answered = [Answered(first, ["", "hi"]), Answered(refused, []), Answered(second, ["!"])]
+    message, capacity, drained = translate.responses(answered)
+    step = message.step
+    assert (step.step, step.step_ms) == (5, 5.0)
+    assert [*zip(step.sequence_ids, step.indices, step.token_ids, step.texts, strict=True)] == [
+        (7, 0, 5, ""),
+        (1, 3, 77, "hi"),
+        (7, 1, 6, "!"),
+    ]
+    assert (list(step.logprob_rows), len(step.logprobs)) == ([2], 1)
+    assert [each.sequence_id for each in step.finished] == [1]
+    assert [each.sequence_id for each in step.errors] == [2]
+    assert (capacity.capacity.batch_id, capacity.capacity.free_sequences) == (10, 4)
+    assert drained.WhichOneof("message") == "drained"
 
 
 def test_salt_and_reservation_arrive() -> None:

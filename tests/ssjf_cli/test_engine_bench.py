@@ -16,6 +16,7 @@ from engine_svc.model import shapes
 from engine_svc.model.config import ModelConfig, Rope
 from engine_svc.model.loading import load
 from ssjf_bench.engine_cases import Case
+from ssjf_bench.engine_load import ServeFigures
 from ssjf_cli import bench, bench_engine, engine_bench, engine_profile, engine_transformers
 from ssjf_cli.engine_bench import EngineBenchError, Measured
 
@@ -92,6 +93,27 @@ def test_a_row_has_the_median_of_its_measurements() -> None:
     measured = [Measured(seconds, 4, 1.5) for seconds in (3.0, 1.0, 2.0)]
     row = engine_bench._row(CASE, "in-process", measured)
     assert (row["tokens_per_s"], row["step_ms"], row["seconds"]) == (7.5, 500.0, 2.0)
+
+
+def test_a_row_of_a_served_engine_says_what_the_way_to_it_took() -> None:
+    figures = [
+        ServeFigures(
+            sequences=3,
+            tokens=15,
+            seconds=seconds,
+            tokens_per_s=15 / seconds,
+            steps=9,
+            step_ms=0.5,
+            steps_s=0.9 * seconds,
+            messages=8,
+            first_token_ms=2.0,
+            client_cpu_s=0.1,
+        )
+        for seconds in (3.0, 1.0, 2.0)
+    ]
+    row = engine_bench._served_row(CASE, figures)
+    assert (row["through"], row["seconds"], row["steps"], row["messages"]) == ("serve", 2.0, 9, 8)
+    assert (row["steps_s"], row["decode_step_ms"]) == (1.8, 0.5)
 
 
 def test_an_unknown_case_is_refused(tmp_path: Path) -> None:

@@ -154,7 +154,7 @@ class ServeResponse(_message.Message):
 
     @_builtins.property
     def step(self) -> Global___StepOutput:
-        """All sequences' tokens and ends of one step."""
+        """All sequences' tokens and ends of one step, or of several that follow."""
 
     @_builtins.property
     def capacity(self) -> Global___Capacity:
@@ -564,8 +564,9 @@ Global___Heartbeat: _TypeAlias = Heartbeat  # noqa: Y015
 
 @_typing.final
 class StepOutput(_message.Message):
-    """What one engine step gave, all sequences in one message. The new tokens are
-    columns of equal length, a row a token.
+    """What one engine step gave, all sequences in one message; where the stream is
+    slower than the engine, what several steps gave, one after the other. The new
+    tokens are columns of equal length, a row a token.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -581,9 +582,9 @@ class StepOutput(_message.Message):
     FINISHED_FIELD_NUMBER: _builtins.int
     ERRORS_FIELD_NUMBER: _builtins.int
     step: _builtins.int
-    """Number of the step since the engine started."""
+    """Number of the step since the engine started; of several, the last."""
     step_ms: _builtins.float
-    """Duration of the step."""
+    """Duration of the step; of several, all of them together."""
     @_builtins.property
     def sequence_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """The sequence of each row."""
