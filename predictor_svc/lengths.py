@@ -53,11 +53,6 @@ class LengthBins:
         return _fixed(np.log(np.append(self.edges, self.beyond_tokens)))
 
     @cached_property
-    def log_widths(self) -> Floats:
-        """What lies between two of `log_points`, (count,). Read-only."""
-        return _fixed(np.diff(self.log_points))
-
-    @cached_property
     def _slope(self) -> Floats:
         return _fixed(np.linspace(0.0, 1e-9, self.count + 1))
 
@@ -88,15 +83,11 @@ class LengthBins:
         below = np.zeros((len(probabilities), self.count + 1))
         np.cumsum(probabilities, axis=1, out=below[:, 1:])
         below /= below[:, -1:]
-        # Strictly rising, so that a bin without mass does not make the inverse ambiguous; and
-        # ending above 1, so that no level is in the edge after the last bin.
+        # Strictly rising, so that a bin without mass does not make the inverse ambiguous.
         below += self._slope
-        levels = np.asarray(at, dtype=np.float64)
-        bins = (below[:, :, None] <= levels).sum(axis=1) - 1  # the last edge at or under each
-        rows = np.arange(len(below))[:, None]
-        start = below[rows, bins]
-        share = (levels - start) / (below[rows, bins + 1] - start)
-        found = np.exp(self.log_points[bins] + share * self.log_widths[bins])
+        # A call a row: for the few rows of a batch less than indexing all of them at once.
+        logarithms = [np.interp(at, row, self.log_points) for row in below]
+        found = np.exp(np.reshape(logarithms, (len(below), len(at))))
         return np.asarray(np.minimum(np.maximum(found, 1.0), limits[:, None]))
 
     def rank_values(self, tokens: Floats) -> Floats:
