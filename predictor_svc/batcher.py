@@ -8,6 +8,7 @@ runs a batch is elsewhere. `pipeline` drives it on the event loop.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -109,4 +110,5 @@ def group_by_length(lengths: Sequence[int], run_cost_tokens: int = 0) -> list[Gr
 
 def bucket_of(length: int) -> int:
     """The smallest bucket that holds `length` tokens; `length` itself above the largest."""
-    return next((bucket for bucket in BUCKETS_TOKENS if length <= bucket), length)
+    place = bisect_left(BUCKETS_TOKENS, length)
+    return BUCKETS_TOKENS[place] if place < len(BUCKETS_TOKENS) else length

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,20 +36,25 @@ class LengthBins:
         if not 2 <= self.top_tokens <= self.beyond_tokens:
             raise ValueError("top_tokens: at least 2 and at most beyond_tokens")
 
-    @property
+    @cached_property
     def edges(self) -> Floats:
         """Lower edges of all bins, (count,), in tokens; the first is 1. Read-only."""
-        return _edges(self)
+        return _fixed(np.geomspace(1.0, self.top_tokens, self.count))
 
-    @property
+    @cached_property
     def values(self) -> Floats:
         """Tokens that each bin stands for, (count,): geometric middle, or `beyond_tokens`."""
-        return _values(self)
+        middles = np.sqrt(self.edges[:-1] * self.edges[1:])
+        return _fixed(np.append(middles, float(self.beyond_tokens)))
 
-    @property
+    @cached_property
     def log_points(self) -> Floats:
         """Logarithms of the edges and of `beyond_tokens`, (count + 1,). Read-only."""
-        return _log_points(self)
+        return _fixed(np.log(np.append(self.edges, self.beyond_tokens)))
+
+    @cached_property
+    def _slope(self) -> Floats:
+        return _fixed(np.linspace(0.0, 1e-9, self.count + 1))
 
     def position(self, tokens: Floats) -> Floats:
         """Fractional bin numbers: 0.5 is the middle of bin 0. Lengths below 1 count as 1."""
@@ -75,19 +80,14 @@ class LengthBins:
 
     def quantiles(self, probabilities: Floats, at: Sequence[float], limits: Floats) -> Floats:
         """(n, count) to (n, len(at)): log-linear inside a bin, clipped to 1 and the limits."""
-        reached = np.cumsum(probabilities, axis=1)
         below = np.zeros((len(probabilities), self.count + 1))
-        below[:, 1:] = reached / reached[:, -1:]
+        np.cumsum(probabilities, axis=1, out=below[:, 1:])
+        below /= below[:, -1:]
         # Strictly rising, so that a bin without mass does not make the inverse ambiguous.
-        below += _slope(self)
-        levels = np.asarray(at, dtype=np.float64)
-        reached_at = (below[:, :, None] <= levels).sum(axis=1)  # edges at or under each level
-        bins = np.minimum(reached_at - 1, self.count - 1)
-        rows = np.arange(len(below))[:, None]
-        start, end = below[rows, bins], below[rows, bins + 1]
-        share = np.minimum((levels - start) / (end - start), 1.0)
-        points = self.log_points
-        found = np.exp(points[bins] + share * (points[bins + 1] - points[bins]))
+        below += self._slope
+        # A call a row: for the few rows of a batch less than indexing all of them at once.
+        logarithms = [np.interp(at, row, self.log_points) for row in below]
+        found = np.exp(np.reshape(logarithms, (len(below), len(at))))
         return np.asarray(np.minimum(np.maximum(found, 1.0), limits[:, None]))
 
     def rank_values(self, tokens: Floats) -> Floats:
@@ -101,30 +101,6 @@ def softmax(logits: NDArray[np.floating]) -> Floats:
     shifted = np.asarray(logits, dtype=np.float64)
     shifted = np.exp(shifted - shifted.max(axis=1, keepdims=True))
     return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))
-
-
-# Bins are made anew for every batch that is read; their edges are not.
-
-
-@lru_cache(maxsize=64)
-def _edges(bins: LengthBins) -> Floats:
-    return _fixed(np.geomspace(1.0, bins.top_tokens, bins.count))
-
-
-@lru_cache(maxsize=64)
-def _values(bins: LengthBins) -> Floats:
-    edges = _edges(bins)
-    return _fixed(np.append(np.sqrt(edges[:-1] * edges[1:]), float(bins.beyond_tokens)))
-
-
-@lru_cache(maxsize=64)
-def _log_points(bins: LengthBins) -> Floats:
-    return _fixed(np.log(np.append(_edges(bins), bins.beyond_tokens)))
-
-
-@lru_cache(maxsize=64)
-def _slope(bins: LengthBins) -> Floats:
-    return _fixed(np.linspace(0.0, 1e-9, bins.count + 1))
 
 
 def _fixed(values: Floats) -> Floats:

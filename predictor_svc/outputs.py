@@ -9,6 +9,7 @@ A new kind is a class here and a member of `Output`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, Literal, Protocol
 
 import numpy as np
@@ -93,10 +94,14 @@ class DistributionOutput(_Stored):
             raise ValueError("levels: one for each quantile, none falling")
         return self
 
-    @property
+    @cached_property
     def bins(self) -> LengthBins:
         """The bins of the network's outputs."""
         return LengthBins(self.bin_count, self.top_tokens, self.beyond_tokens)
+
+    @cached_property
+    def _ranks(self) -> Floats:
+        return np.array(self.rank_values)
 
     @property
     def width(self) -> int:
@@ -114,7 +119,7 @@ class DistributionOutput(_Stored):
         limits = np.minimum(limits, float(self.beyond_tokens))
         return Readings(
             expected_tokens=self.bins.expected(probabilities, limits),
-            rank_scores=probabilities @ np.array(self.rank_values),
+            rank_scores=probabilities @ self._ranks,
             quantiles=self.bins.quantiles(probabilities, self.levels, limits),
         )
 

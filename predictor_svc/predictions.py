@@ -59,15 +59,18 @@ def interpret(
 
     None for a prompt whose outputs are not finite; the others are not harmed by it.
     """
-    finite = np.isfinite(rows).all(axis=1)
+    finite = np.isfinite(rows)
+    broken: list[int] = []
     if not finite.all():
-        rows = np.where(finite[:, None], rows, 0)
+        of_row = finite.all(axis=1)
+        broken = np.flatnonzero(~of_row).tolist()
+        rows = np.where(of_row[:, None], rows, 0)
     limits = np.array([math.inf if each is None else each for each in max_tokens])
-    predictions = _columns_to_rows(output.read(rows.astype(np.float64), limits), output)
-    return [
-        prediction if fine else None
-        for prediction, fine in zip(predictions, finite.tolist(), strict=True)
-    ]
+    readings = output.read(rows.astype(np.float64), limits)
+    predictions: list[LengthPrediction | None] = [*_columns_to_rows(readings, output)]
+    for row in broken:
+        predictions[row] = None
+    return predictions
 
 
 def _columns_to_rows(readings: Readings, output: Output) -> list[LengthPrediction]:

@@ -28,6 +28,21 @@ def by_library(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
 
 
 ODD = ["[MASK]", "[mask]", "[CLS]", "[unused5]", "don't", "snake_case", "é", "\x00", "\x1c", "\x7f"]
+# Spaces that are none in ASCII, what joins or leaves a letter, scripts without spaces.
+ODD += [
+    "\u2028",
+    "\u3000",
+    "\u200b",
+    "\xad",
+    "e\u0301",
+    "\u0301",
+    "Σίσυφος",
+    "ΣΑΣ",
+    "İ",
+    "中文",
+    "한국",
+    "🙂",
+]
 PIECES = st.one_of(st.text(st.characters(max_codepoint=0x17F)), st.sampled_from(ODD), st.just(" "))
 
 
@@ -44,6 +59,16 @@ def test_long_words_are_split_like_the_library_s(tokenizer: Tokenizer, length: i
     assert memory.ids([text, text]) == by_library(tokenizer, [text, text])
 
 
+def test_ids_come_from_memory_once_words_are_known(
+    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = WordMemory(tokenizer)
+    learnt = memory.ids(["Words, words: naïve (again)!"])
+    monkeypatch.setattr(memory, "_split", lambda parts: pytest.fail(str(parts)) if parts else {})
+    assert memory.ids(["Words, words: naïve (again)!"]) == learnt
+    assert memory.ids(["again, Words!"])  # their pieces are known, too
+
+
 def test_words_are_forgotten_at_the_bound_and_learnt_anew(
     tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -54,7 +79,7 @@ def test_words_are_forgotten_at_the_bound_and_learnt_anew(
         assert memory.ids([text]) == by_library(tokenizer, [text])
 
 
-def test_a_cased_tokenizer_is_left_to_itself(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_a_cased_tokenizer_s_words_keep_their_case(tokenizer: Tokenizer, tmp_path: Path) -> None:
     cased = tmp_path / "tokenizer.json"
     cased.write_text(tokenizer.to_str().replace('"lowercase":true', '"lowercase":false'))
     made = Tokenizer.from_file(str(cased))
