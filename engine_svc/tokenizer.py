@@ -71,7 +71,7 @@ class Tokenizer:
         Byte-level vocabularies (GPT-2) have this property, SentencePiece's have not. Special
         tokens add nothing.
         """
-        if not isinstance(self._tokenizer.decoder, tokenizers.decoders.ByteLevel):
+        if not _reads_bytes(self._tokenizer.decoder):
             return None
         vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
         pieces = [b""] * (max(vocabulary.values(), default=-1) + 1)
@@ -131,6 +131,15 @@ _BYTES: Final = {
     for byte, character in bytes_to_unicode().items()  # type: ignore[no-untyped-call]
 }
 """The characters that stand for bytes in a byte-level vocabulary."""
+
+
+def _reads_bytes(decoder: tokenizers.decoders.Decoder | None) -> bool:
+    """Whether tokens become bytes in the end: some versions of transformers put steps without
+    effect in front where they convert a GGUF file.
+    """
+    if isinstance(decoder, tokenizers.decoders.Sequence):
+        return bool(json.loads(decoder.__getstate__())["decoders"][-1]["type"] == "ByteLevel")
+    return isinstance(decoder, tokenizers.decoders.ByteLevel)
 
 
 def _bytes_of(token: str) -> bytes:

@@ -117,3 +117,27 @@ def test_characters_that_fall_back_to_bytes_come_whole(
     token_ids = [1, *(7 + byte for byte in text.encode())]
     parts = stream(ContextDetokenizer(sentencepiece.decode), token_ids)
     assert "".join(parts) == f"Hello{text}"
+
+
+class Pretrained:
+    """What a tokenizer is made of, with another decoder."""
+
+    chat_template = None
+    eos_token_id = None
+
+    def __init__(self, tokenizer: Tokenizer, decoder: tokenizers.decoders.Decoder) -> None:
+        self.backend_tokenizer = tokenizers.Tokenizer.from_str(tokenizer._tokenizer.to_str())
+        self.backend_tokenizer.decoder = decoder
+
+
+def test_steps_without_effect_do_not_hide_that_a_vocabulary_is_bytes(tokenizer: Tokenizer) -> None:
+    decoders = tokenizers.decoders
+    steps = [decoders.ByteFallback(), decoders.Fuse(), decoders.ByteLevel()]
+    behind = Tokenizer(Pretrained(tokenizer, decoders.Sequence(steps)))
+    assert behind.token_bytes() == tokenizer.token_bytes() is not None
+
+
+def test_a_step_with_effect_is_not_taken_for_none(tokenizer: Tokenizer) -> None:
+    decoders = tokenizers.decoders
+    steps = [decoders.Replace("e", "a"), decoders.ByteLevel()]
+    assert Tokenizer(Pretrained(tokenizer, decoders.Sequence(steps))).token_bytes() is None
