@@ -159,6 +159,8 @@ class Plan:
                 raise ValueError(f"{names[0]} or another of its kind is asked for twice")
         for mode in self.modes:
             Mode(mode)
+        for label in self.policies:
+            parse_choice(label)
 
     @property
     def engines(self) -> tuple[Engine, ...]:
