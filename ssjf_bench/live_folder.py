@@ -53,6 +53,10 @@ class LiveFolder:
         found = (self._read(CAPACITIES) or {}).get(engine.name)
         return None if found is None else float(found["requests_s"])
 
+    def known_capacity(self, engine: Engine) -> float | None:
+        """As the plan gives it, or as measured before."""
+        return self._plan.capacities.get(engine.name) or self.capacity(engine)
+
     def keep_capacity(self, engine: Engine, requests_s: float, **how: Any) -> None:
         """Remembers a capacity, and how it was measured."""
         known = self._read(CAPACITIES) or {}

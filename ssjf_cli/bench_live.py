@@ -189,6 +189,8 @@ def _run(
         missing = [run for run in plan.runs if not folder.counts(run.name)]
         if not missing:
             return 0
+        if live_session.too_long(plan, folder, missing[0], seconds_left()):
+            return _stopped(plan, folder)
         with _bar(sum(work.size(plan, run.engine) for run in missing)) as bar:
             bar.begin("starting services")
             with live_services.started(plan, gateway, work.most, out / "logs") as services:
@@ -200,11 +202,15 @@ def _run(
         console.print("stopped; the same command goes on", highlight=False)
         raise typer.Exit(130) from None
     if not whole:
-        done = sum(folder.counts(run.name) for run in plan.runs)
-        line = f"time is up with {done} of {len(plan.runs)} runs done; the same command goes on"
-        console.print(line, highlight=False)
-        return STOPPED
+        return _stopped(plan, folder)
     return 1 if bar.invalid else 0
+
+
+def _stopped(plan: Plan, folder: LiveFolder) -> int:
+    done = sum(folder.counts(run.name) for run in plan.runs)
+    line = f"time is up with {done} of {len(plan.runs)} runs done; the same command goes on"
+    console.print(line, highlight=False)
+    return STOPPED
 
 
 class _Bar:
@@ -305,10 +311,10 @@ def plan_table(plan: Plan, folder: LiveFolder) -> Table:
     for name in ("run", "requests/s", "minutes", "done"):
         made.add_column(name, justify="left" if name == "run" else "right", no_wrap=True)
     for run in plan.runs:
-        known = plan.capacities.get(run.engine.name) or folder.capacity(run.engine)
+        known = folder.known_capacity(run.engine)
         rate = minutes = "not measured"
         if known and plan.jobs:
-            takes_s = live_plan.predicted_s(plan.jobs, run.load, known, run.engine.max_batch)
+            takes_s = live_plan.predicted_s(plan.jobs, run, known)
             rate, minutes = f"{run.load * known:.3g}", f"{takes_s / 60:.1f}"
         made.add_row(run.name, rate, minutes, "yes" if folder.counts(run.name) else "")
     return made
