@@ -144,8 +144,8 @@ def live(
             temperature=temperature,
             warm_up=warm_up,
             capacities=capacity or (),
-            engine=_given(engine) | live_options.flags_of(engine_flag or ()),
-            predictor=_given(predictor) | live_options.flags_of(predictor_flag or ()),
+            engine={**_given(engine), **live_options.flags_of(engine_flag or ())},
+            predictor={**_given(predictor), **live_options.flags_of(predictor_flag or ())},
             gateway=live_options.flags_of(gateway_flag or ()),
             delta_interval_ms=delta_interval_ms,
         )

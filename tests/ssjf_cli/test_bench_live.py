@@ -220,6 +220,15 @@ def test_answers_of_several_llms_are_refused_until_one_is_chosen(tmp_path: Path)
     assert {request.llm for request in traffic.requests(traffic.answered())} == {"b"}
 
 
+def test_settings_of_services_are_values_or_switches() -> None:
+    given = ["kv-tokens=512", "cuda_graphs=false", "prefix_reuse=True"]
+    assert live_options.flags_of(given) == {
+        "kv_tokens": "512",
+        "cuda_graphs": False,
+        "prefix_reuse": True,
+    }
+
+
 def test_real_text_takes_every_prompt_once_and_forces_nothing(tmp_path: Path) -> None:
     rows = [
         {"id": f"{prompt}{llm}", "prompt": prompt, "model": llm, "response_tokens": 3}
