@@ -53,6 +53,20 @@ def draw(rows: Iterable[LiveRow], headers: Sequence[RunHeader], folder: Path) ->
     return [path for path in drawn if path is not None]
 
 
+def draw_against(live: Sequence[Cell], simulated: Sequence[Cell], folder: Path) -> Path | None:
+    """Writes completion times as measured and as simulated; None where nothing is simulated."""
+    mpl.use("Agg")
+    folder.mkdir(parents=True, exist_ok=True)
+    other = {cell.key: cell for cell in simulated}
+    both = [cell for cell in live if cell.key in other]
+    return _figure(
+        folder / "live-against-sim.png",
+        "Completion times: live (lines) and simulated (dots)",
+        both,
+        lambda axis, cell: _cdfs_against(axis, cell, other[cell.key]),
+    )
+
+
 def _figure(
     path: Path, title: str, panels: Sequence[Cell], panel: Callable[[Axes, Cell], None]
 ) -> Path | None:
@@ -90,6 +104,16 @@ def _cdfs(axis: Axes, of: Cell) -> None:
     axis.set(xscale="log", xlabel="completion time (s)", ylabel="share finished", ylim=(0, 1.02))
     _plain_numbers(axis.xaxis)
     axis.legend(loc="upper left", frameon=False, fontsize=8)
+
+
+def _cdfs_against(axis: Axes, live: Cell, simulated: Cell) -> None:
+    """The live distributions, and some quantiles of the simulated ones."""
+    _cdfs(axis, live)
+    shares = np.linspace(0.02, 0.99, 30)
+    looks = styles(live.labels)
+    for label in simulated.labels:
+        quantiles_s = np.quantile(simulated.jct_s(label), shares)
+        axis.plot(quantiles_s, shares, linestyle="", marker=".", color=looks[label].colour)
 
 
 def _queues(axis: Axes, of: Cell) -> None:
