@@ -32,7 +32,7 @@ class LiveRow:
     run: str
     """Name of the run, e.g. "continuous-16-0.9-ssjf-1"."""
     policy: str
-    """Name of the policy, as it was asked for."""
+    """Name of the policy; its settings stand beside it."""
     mode: str
     """Batching: none, dynamic or continuous."""
     max_batch: int
@@ -100,7 +100,7 @@ class RunHeader:
     run: str
     """Its name."""
     policy: str
-    """Name of the policy, as it was asked for."""
+    """Name of the policy; its settings stand beside it."""
     options: Mapping[str, Any]
     """The policy's settings that were given."""
     mode: str

@@ -22,6 +22,7 @@ from ssjf_cli import (
     bench_engine,
     bench_frontier,
     bench_gateway,
+    bench_live,
     bench_scheduler,
     bench_sim,
 )
@@ -37,6 +38,7 @@ app.command()(bench_scheduler.scheduler)
 app.command()(bench_frontier.frontier)
 app.command()(bench_gateway.gateway)
 app.command("against-sim")(bench_against_sim.against_sim)
+app.command()(bench_live.live)
 MIN_WIDTH = 128
 
 

@@ -1,0 +1,333 @@
+"""`ssjf bench live`: real services under one workload, policy after policy.
+
+Owns the command line, the progress bar and what is shown and written. What the options mean
+is `live_options`', what is run `live_session`'s; imported when the command runs. Registered
+by `bench`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from ssjf_cli.bench_failure import check_output, console, fail
+from ssjf_cli.bench_sim import LongestOption, ModeName, write_json
+
+if TYPE_CHECKING:
+    from ssjf_bench.live_plan import Plan
+    from ssjf_bench.live_records import Run
+    from ssjf_bench.replay import Record
+    from ssjf_bench.sim_run import Traffic
+
+STOPPED: Final = 75
+"""Exit code where time ran out between two runs (EX_TEMPFAIL: the same command goes on)."""
+FlagOption = Annotated[list[str] | None, typer.Option(help="NAME=VALUE of its settings.")]
+
+
+def live(
+    out: Annotated[Path, typer.Option(help="Folder of raw records; a second call goes on.")],
+    json_file: Annotated[Path | None, typer.Option("--json", help="Where the summary goes.")] = (
+        None
+    ),
+    data: Annotated[
+        Path | None, typer.Option(help="Data file of prompts with lengths; else shipped prompts.")
+    ] = None,
+    llm: Annotated[str, typer.Option(help="Rows of this LLM; predictions are for it.")] = "",
+    split: Annotated[str, typer.Option(help="Rows of this part of the data, e.g. test.")] = "",
+    longest: LongestOption = None,
+    arrivals: Annotated[
+        str, typer.Option(help="poisson, gamma:CV, or a CSV (.gz) with arrival_s and lengths.")
+    ] = "poisson",
+    skip: Annotated[int, typer.Option(min=0, help="Requests of a trace to leave out first.")] = 0,
+    jobs: Annotated[
+        int | None, typer.Option(min=2, help="Requests of a run; the whole trace, or 10,000.")
+    ] = None,
+    load: Annotated[
+        list[float] | None, typer.Option(help="Share of measured capacity; repeatable. [0.9]")
+    ] = None,
+    mode: Annotated[
+        list[ModeName] | None, typer.Option(help="Batching; repeatable. [continuous]")
+    ] = None,
+    max_batch: Annotated[
+        list[int] | None, typer.Option(min=1, help="Places of the engine; repeatable. [16]")
+    ] = None,
+    max_wait_ms: Annotated[
+        float, typer.Option(min=0.0, help="Dynamic: longest wait for company.")
+    ] = 50.0,
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME or NAME:OPTION=VALUE; repeatable. [fcfs ssjf default oracle]"),
+    ] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Of everything; policies alternate.")] = 1,
+    seed: Annotated[int, typer.Option(help="Of prompts, arrivals and sampling.")] = 1,
+    real_text: Annotated[
+        bool,
+        typer.Option(
+            "--real-text/--force-lengths",
+            help="Answers as the engine makes them, or as long as the data's.",
+        ),
+    ] = False,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Every request's limit. [longest answer; real: 1024]")
+    ] = None,
+    temperature: Annotated[float, typer.Option(min=0.0, max=2.0, help="Of sampling.")] = 0.7,
+    warm_up: Annotated[
+        int | None, typer.Option(min=0, help="Requests before each window. [a full batch]")
+    ] = None,
+    capacity: Annotated[
+        list[str] | None,
+        typer.Option(help="Requests/s, or MODE-BATCH=REQ_S; measured where not given."),
+    ] = None,
+    engine_model: Annotated[
+        str, typer.Option(help="Model, e.g. shape:llama-3.1-8b; else the embedded one.")
+    ] = "",
+    device: Annotated[str, typer.Option(help="The engine's: auto, cpu or cuda.")] = "auto",
+    predictor_model: Annotated[
+        Path | None, typer.Option(help="Exported model of the predictor; else the shipped one.")
+    ] = None,
+    predictor_provider: Annotated[
+        str, typer.Option(help="The predictor's: auto, cpu or cuda.")
+    ] = "auto",
+    engine_flag: FlagOption = None,
+    predictor_flag: FlagOption = None,
+    gateway_flag: FlagOption = None,
+    gateway: Annotated[
+        str | None,
+        typer.Option(help="HOST:PORT of one that runs: the one policy that it serves is run."),
+    ] = None,
+    delta_interval_ms: Annotated[
+        int, typer.Option(min=0, help="Tokens that come within it reach the client together.")
+    ] = 50,
+    plots: Annotated[Path | None, typer.Option(help="Folder for the plots.")] = None,
+    plan_only: Annotated[bool, typer.Option("--plan", help="Shows what would be run.")] = False,
+    seconds_limit: Annotated[
+        float | None,
+        typer.Option("--seconds-left", help="Starts no run that would end later; exit code 75."),
+    ] = None,
+) -> None:
+    """Real services under one workload, policy after policy, run after run.
+
+    Exit code 1 where a run is not valid, 75 where time ran out before the last one.
+    """
+    try:
+        from ssjf_bench import live_limits
+        from ssjf_cli import live_options, live_session
+    except ModuleNotFoundError as missing:
+        fail(f"this needs {missing.name}: pip install 'ssjf[cpu,bench]'")
+    seconds_left = live_session.seconds_left(seconds_limit)
+    if json_file is not None:
+        check_output(json_file)
+    try:
+        engine = {"model": engine_model, "device": device}
+        predictor = {"model_dir": str(predictor_model or ""), "provider": predictor_provider}
+        options = live_options.LiveOptions(
+            data=data,
+            llm=llm,
+            split=split,
+            longest=longest,
+            arrivals=arrivals,
+            skip=skip,
+            jobs=jobs,
+            loads=load or (),
+            modes=[each.value for each in mode or ()],
+            batches=max_batch or (),
+            max_wait_ms=max_wait_ms,
+            policies=policy or (),
+            repeats=repeats,
+            seed=seed,
+            real_text=real_text,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            warm_up=warm_up,
+            capacities=capacity or (),
+            engine=_given(engine) | live_options.flags_of(engine_flag or ()),
+            predictor=_given(predictor) | live_options.flags_of(predictor_flag or ()),
+            gateway=live_options.flags_of(gateway_flag or ()),
+            delta_interval_ms=delta_interval_ms,
+        )
+        served = None if gateway is None else live_limits.served(gateway)
+        plan, traffic = live_options.plan_of(options, served)
+    except live_options.FAILURES as error:
+        fail(str(error))
+    if plan_only:
+        Console().print(plan_table(plan, out))
+        return
+    code = _run(plan, traffic, out, gateway, seconds_left)
+    _report(plan, out, json_file, plots)
+    raise typer.Exit(code)
+
+
+def _given(flags: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in flags.items() if value}
+
+
+def _run(
+    plan: Plan,
+    traffic: Traffic,
+    out: Path,
+    gateway: str | None,
+    seconds_left: Callable[[], float],
+) -> int:
+    """Everything that is missing; the exit code."""
+    from ssjf_bench.live_folder import LiveFolder
+    from ssjf_cli import live_services, live_session
+
+    try:
+        folder = LiveFolder(out, plan)
+        work = live_session.work_of(plan, traffic)
+        missing = [run for run in plan.runs if not folder.counts(run.name)]
+        if not missing:
+            return 0
+        with _bar(sum(work.size(plan, run.engine) for run in missing)) as bar:
+            bar.begin("starting services")
+            with live_services.started(plan, gateway, work.most, out / "logs") as services:
+                session = live_session.Session(plan, work, folder, services, bar, seconds_left)
+                whole = session.run()
+    except live_session.FAILURES as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        console.print("stopped; the same command goes on", highlight=False)
+        raise typer.Exit(130) from None
+    if not whole:
+        done = sum(folder.counts(run.name) for run in plan.runs)
+        line = f"time is up with {done} of {len(plan.runs)} runs done; the same command goes on"
+        console.print(line, highlight=False)
+        return STOPPED
+    return 1 if bar.invalid else 0
+
+
+class _Bar:
+    """A bar over the requests of all runs, or a line for each where there is no terminal."""
+
+    def __init__(self, progress: Progress, requests: int) -> None:
+        self._progress = progress
+        self._total = requests
+        self._task = progress.add_task("", total=requests)
+        self.invalid = 0
+        """Runs that do not count."""
+
+    def begin(self, name: str, extra_requests: int = 0) -> None:
+        """A phase or run begins, with requests that are not among those of the runs."""
+        self._total += extra_requests
+        self._progress.update(self._task, description=name, total=self._total)
+        if not console.is_terminal:
+            console.print(f"{name} …", highlight=False)
+
+    def advance(self, _: Record) -> None:
+        """A request has ended."""
+        self._progress.advance(self._task)
+
+    def ended(self, run: Run) -> None:
+        """A run has ended."""
+        for reason in run.header.invalid:
+            self.invalid += 1
+            line = f"{run.header.run} does not count: {reason}"
+            console.print(line, style="red", markup=False, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def _bar(requests: int) -> Iterator[_Bar]:
+    columns = (
+        TextColumn("{task.description:<32}"),
+        *(BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        yield _Bar(progress, requests)
+
+
+def _report(plan: Plan, out: Path, json_file: Path | None, plots: Path | None) -> None:
+    """Summaries of every run that is there, printed, written and drawn."""
+    from ssjf_bench import live_plots, live_report
+    from ssjf_bench.live_folder import LiveFolder
+
+    folder = LiveFolder(out, plan)
+    runs = folder.in_order()
+    headers = [run.header for run in runs]
+    rows = [row for run in runs for row in run.rows]
+    if not runs:
+        return
+    summaries = live_report.summaries(headers, rows)
+    drawn = []
+    if plots is not None:
+        plots.mkdir(parents=True, exist_ok=True)
+        drawn = live_plots.draw(rows, headers, plots)
+    if json_file is not None:
+        found = {
+            "plan": _published(plan),
+            "capacities": folder.capacities(),
+            "records": live_report.checksums(folder.file(run.header.run) for run in runs),
+            "plots": [path.name for path in drawn],
+            "spread": live_report.spread(summaries),
+            "results": summaries,
+        }
+        write_json(json_file, found)
+    stdout = Console()
+    stdout.width = max(120, stdout.width)
+    stdout.print(summary_table(summaries))
+
+
+def _published(plan: Plan) -> dict[str, Any]:
+    """The plan without the folders of this machine."""
+    from ssjf_cli.live_services import without_folders
+
+    shown = plan.to_json()
+    shown["flags"] = {name: without_folders(flags) for name, flags in plan.flags.items()}
+    return shown
+
+
+COLUMNS: Final = (
+    *("mean\nJCT s", "p99\nJCT s", "mean\nTTFT s", "tokens\n/s"),
+    *("mean\nagainst FCFS", "p99\nagainst FCFS", "share of\noracle's gain", "τ-b"),
+)
+
+
+def summary_table(summaries: Sequence[Mapping[str, Any]]) -> Table:
+    """A line for each run."""
+    made = Table(title="Live runs", box=box.SIMPLE_HEAD, padding=(0, 1))
+    made.add_column("\nrun", no_wrap=True)
+    for name in COLUMNS:
+        made.add_column(name, justify="right", no_wrap=True)
+    for each in summaries:
+        made.add_row(
+            each["run"] + (" (invalid)" if each["invalid"] else ""),
+            *(_figure(each[name], ",.2f") for name in ("mean_jct_s", "p99_jct_s", "mean_ttft_s")),
+            _figure(each["throughput_tokens_s"], ",.0f"),
+            _figure(each["mean_jct_change"], "+.1%"),
+            _figure(each["p99_jct_factor"], ".2f"),
+            _figure(each["share_of_oracle_gain"], ".0%"),
+            _figure(each["kendall_tau_b"], ".3f"),
+        )
+    return made
+
+
+def _figure(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)
+
+
+def plan_table(plan: Plan, out: Path) -> Table:
+    """What would be run, and about how long it takes where the capacity is known."""
+    from ssjf_bench import live_plan
+    from ssjf_bench.live_folder import LiveFolder
+
+    folder = LiveFolder(out, plan) if out.is_dir() else None
+    title = f"{plan.jobs} requests a run, {plan.arrivals}, {plan.prompts}"
+    made = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1))
+    for name in ("run", "requests/s", "minutes", "done"):
+        made.add_column(name, justify="left" if name == "run" else "right", no_wrap=True)
+    for run in plan.runs:
+        known = plan.capacities.get(run.engine.name) or (folder and folder.capacity(run.engine))
+        rate = minutes = "not measured"
+        if known and plan.jobs:
+            takes_s = live_plan.predicted_s(plan.jobs, run.load, known, run.engine.max_batch)
+            rate, minutes = f"{run.load * known:.3g}", f"{takes_s / 60:.1f}"
+        done = folder is not None and folder.counts(run.name)
+        made.add_row(run.name, rate, minutes, "yes" if done else "")
+    return made
