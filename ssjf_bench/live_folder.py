@@ -28,26 +28,34 @@ class OtherPlan(Exception):
 
 
 class LiveFolder:
-    """A folder that belongs to one plan; made where missing. Raises OtherPlan, RecordsError."""
+    """A folder that belongs to one plan. Raises OtherPlan, RecordsError.
+
+    Nothing is written before `claim`.
+    """
 
     def __init__(self, path: Path, plan: Plan) -> None:
         self.path = path
         self._plan = plan
-        asked = plan.to_json()
         kept = self._read(PLAN)
-        if kept is None:
-            if live_records.read_folder(path):
-                raise OtherPlan(f"{path} has records without a plan; take another folder")
-            path.mkdir(parents=True, exist_ok=True)
-            self._write(PLAN, {"digest": plan.digest, "plan": asked})
-        elif kept["digest"] != plan.digest:
-            differing = "\n  ".join(live_plan.differences(kept["plan"], asked))
+        if kept is None and live_records.read_folder(path):
+            raise OtherPlan(f"{path} has records without a plan; take another folder")
+        if kept is not None and kept["digest"] != plan.digest:
+            differing = "\n  ".join(live_plan.differences(kept["plan"], plan.to_json()))
             raise OtherPlan(f"{path} holds another plan; take another folder\n  {differing}")
+
+    def claim(self) -> None:
+        """Makes the folder where it is missing, and the plan its own."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._write(PLAN, {"digest": self._plan.digest, "plan": self._plan.to_json()})
 
     def capacity(self, engine: Engine) -> float | None:
         """Requests a second as measured before; None where they were not."""
         found = (self._read(CAPACITIES) or {}).get(engine.name)
         return None if found is None else float(found["requests_s"])
+
+    def known_capacity(self, engine: Engine) -> float | None:
+        """As the plan gives it, or as measured before."""
+        return self._plan.capacities.get(engine.name) or self.capacity(engine)
 
     def keep_capacity(self, engine: Engine, requests_s: float, **how: Any) -> None:
         """Remembers a capacity, and how it was measured."""

@@ -159,6 +159,8 @@ class Plan:
                 raise ValueError(f"{names[0]} or another of its kind is asked for twice")
         for mode in self.modes:
             Mode(mode)
+        for label in self.policies:
+            parse_choice(label)
 
     @property
     def engines(self) -> tuple[Engine, ...]:
@@ -216,10 +218,11 @@ def differences(kept: Mapping[str, Any], asked: Mapping[str, Any], within: str =
     return lines
 
 
-def predicted_s(jobs: int, load: float, capacity_requests_s: float, places: int) -> float:
-    """Seconds that a window takes, about: the arrivals, or the work where that is more.
+def predicted_s(jobs: int, run: PlannedRun, capacity_requests_s: float) -> float:
+    """Seconds that a run takes, about: the arrivals, or the work where that is more.
 
-    And the emptying of the engine: a few mean answers, each of which takes `places` over
-    capacity seconds.
+    And the warm-up and the emptying of the engine: a few mean answers, each of which takes
+    a batch over the capacity.
     """
-    return jobs / (capacity_requests_s * min(load, 1.0)) + 3 * places / capacity_requests_s
+    window_s = jobs / (capacity_requests_s * min(run.load, 1.0))
+    return window_s + 4 * run.engine.max_batch / capacity_requests_s

@@ -106,6 +106,8 @@ async def _run(
             ticker.cancel()
         elapsed_s = time.monotonic() - window.start_s
         cpu_after = _cpu_s(target.pids)
+    for record in (*before.records, *window.records):
+        record.outcome = record.outcome or UNFINISHED
     return Seen(
         before.records,
         window.records,
@@ -132,8 +134,6 @@ async def _finish(pass_: Replay, target: Target) -> str:
         whole.cancel()
         with suppress(asyncio.CancelledError):
             await whole
-        for record in pass_.records:
-            record.outcome = record.outcome or UNFINISHED
 
 
 @contextmanager

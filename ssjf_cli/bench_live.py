@@ -7,7 +7,7 @@ by `bench`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -22,6 +22,7 @@ from ssjf_cli.bench_failure import check_output, console, fail
 from ssjf_cli.bench_sim import LongestOption, ModeName, write_json
 
 if TYPE_CHECKING:
+    from ssjf_bench.live_folder import LiveFolder
     from ssjf_bench.live_plan import Plan
     from ssjf_bench.live_records import Run
     from ssjf_bench.replay import Record
@@ -48,7 +49,8 @@ def live(
     ] = "poisson",
     skip: Annotated[int, typer.Option(min=0, help="Requests of a trace to leave out first.")] = 0,
     jobs: Annotated[
-        int | None, typer.Option(min=2, help="Requests of a run; the whole trace, or 10,000.")
+        int | None,
+        typer.Option(min=2, help="Requests of a run; else the whole trace, or each prompt."),
     ] = None,
     load: Annotated[
         list[float] | None, typer.Option(help="Share of measured capacity; repeatable. [0.9]")
@@ -158,7 +160,7 @@ def live(
     except live_options.FAILURES as error:
         fail(str(error))
     if plan_only:
-        Console().print(plan_table(plan, out))
+        _show_plan(plan, out)
         return
     code = _run(plan, traffic, out, gateway, seconds_left)
     _report(plan, out, json_file, plots)
@@ -182,10 +184,13 @@ def _run(
 
     try:
         folder = LiveFolder(out, plan)
+        folder.claim()
         work = live_session.work_of(plan, traffic)
         missing = [run for run in plan.runs if not folder.counts(run.name)]
         if not missing:
             return 0
+        if live_session.too_long(plan, folder, missing[0], seconds_left()):
+            return _stopped(plan, folder)
         with _bar(sum(work.size(plan, run.engine) for run in missing)) as bar:
             bar.begin("starting services")
             with live_services.started(plan, gateway, work.most, out / "logs") as services:
@@ -197,11 +202,15 @@ def _run(
         console.print("stopped; the same command goes on", highlight=False)
         raise typer.Exit(130) from None
     if not whole:
-        done = sum(folder.counts(run.name) for run in plan.runs)
-        line = f"time is up with {done} of {len(plan.runs)} runs done; the same command goes on"
-        console.print(line, highlight=False)
-        return STOPPED
+        return _stopped(plan, folder)
     return 1 if bar.invalid else 0
+
+
+def _stopped(plan: Plan, folder: LiveFolder) -> int:
+    done = sum(folder.counts(run.name) for run in plan.runs)
+    line = f"time is up with {done} of {len(plan.runs)} runs done; the same command goes on"
+    console.print(line, highlight=False)
+    return STOPPED
 
 
 class _Bar:
@@ -247,6 +256,7 @@ def _report(plan: Plan, out: Path, json_file: Path | None, plots: Path | None) -
     """Summaries of every run that is there, printed, written and drawn."""
     from ssjf_bench import live_plots, live_report
     from ssjf_bench.live_folder import LiveFolder
+    from ssjf_cli import live_table
 
     folder = LiveFolder(out, plan)
     runs = folder.in_order()
@@ -255,6 +265,7 @@ def _report(plan: Plan, out: Path, json_file: Path | None, plots: Path | None) -
     if not runs:
         return
     summaries = live_report.summaries(headers, rows)
+    spread = live_report.spread(summaries)
     drawn = []
     if plots is not None:
         plots.mkdir(parents=True, exist_ok=True)
@@ -265,13 +276,11 @@ def _report(plan: Plan, out: Path, json_file: Path | None, plots: Path | None) -
             "capacities": folder.capacities(),
             "records": live_report.checksums(folder.file(run.header.run) for run in runs),
             "plots": [path.name for path in drawn],
-            "spread": live_report.spread(summaries),
+            "spread": spread,
             "results": summaries,
         }
         write_json(json_file, found)
-    stdout = Console()
-    stdout.width = max(120, stdout.width)
-    stdout.print(summary_table(summaries))
+    live_table.show(summaries, spread, Console())
 
 
 def _published(plan: Plan) -> dict[str, Any]:
@@ -283,51 +292,29 @@ def _published(plan: Plan) -> dict[str, Any]:
     return shown
 
 
-COLUMNS: Final = (
-    *("mean\nJCT s", "p99\nJCT s", "mean\nTTFT s", "tokens\n/s"),
-    *("mean\nagainst FCFS", "p99\nagainst FCFS", "share of\noracle's gain", "τ-b"),
-)
+def _show_plan(plan: Plan, out: Path) -> None:
+    from ssjf_bench.live_folder import LiveFolder
+    from ssjf_cli import live_session
+
+    try:
+        Console().print(plan_table(plan, LiveFolder(out, plan)))
+    except live_session.FAILURES as error:
+        fail(str(error))
 
 
-def summary_table(summaries: Sequence[Mapping[str, Any]]) -> Table:
-    """A line for each run."""
-    made = Table(title="Live runs", box=box.SIMPLE_HEAD, padding=(0, 1))
-    made.add_column("\nrun", no_wrap=True)
-    for name in COLUMNS:
-        made.add_column(name, justify="right", no_wrap=True)
-    for each in summaries:
-        made.add_row(
-            each["run"] + (" (invalid)" if each["invalid"] else ""),
-            *(_figure(each[name], ",.2f") for name in ("mean_jct_s", "p99_jct_s", "mean_ttft_s")),
-            _figure(each["throughput_tokens_s"], ",.0f"),
-            _figure(each["mean_jct_change"], "+.1%"),
-            _figure(each["p99_jct_factor"], ".2f"),
-            _figure(each["share_of_oracle_gain"], ".0%"),
-            _figure(each["kendall_tau_b"], ".3f"),
-        )
-    return made
-
-
-def _figure(value: float | None, form: str) -> str:
-    return "–" if value is None else format(value, form)
-
-
-def plan_table(plan: Plan, out: Path) -> Table:
+def plan_table(plan: Plan, folder: LiveFolder) -> Table:
     """What would be run, and about how long it takes where the capacity is known."""
     from ssjf_bench import live_plan
-    from ssjf_bench.live_folder import LiveFolder
 
-    folder = LiveFolder(out, plan) if out.is_dir() else None
     title = f"{plan.jobs} requests a run, {plan.arrivals}, {plan.prompts}"
     made = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1))
     for name in ("run", "requests/s", "minutes", "done"):
         made.add_column(name, justify="left" if name == "run" else "right", no_wrap=True)
     for run in plan.runs:
-        known = plan.capacities.get(run.engine.name) or (folder and folder.capacity(run.engine))
+        known = folder.known_capacity(run.engine)
         rate = minutes = "not measured"
         if known and plan.jobs:
-            takes_s = live_plan.predicted_s(plan.jobs, run.load, known, run.engine.max_batch)
+            takes_s = live_plan.predicted_s(plan.jobs, run, known)
             rate, minutes = f"{run.load * known:.3g}", f"{takes_s / 60:.1f}"
-        done = folder is not None and folder.counts(run.name)
-        made.add_row(run.name, rate, minutes, "yes" if done else "")
+        made.add_row(run.name, rate, minutes, "yes" if folder.counts(run.name) else "")
     return made

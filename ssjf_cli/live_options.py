@@ -96,7 +96,9 @@ def plan_of(options: LiveOptions, served: Served | None = None) -> tuple[Plan, T
         if not isinstance(arrivals, Trace):
             raise ValueError("--skip: these arrivals are no trace")
         arrivals = trace.without_first(arrivals, options.skip)
-    traffic = Traffic(arrivals, rows, options.jobs, options.seed, max_tokens=options.max_tokens)
+    # Without a trace to take whole, every prompt comes once.
+    jobs = len(rows) if options.jobs is None and not isinstance(arrivals, Trace) else options.jobs
+    traffic = Traffic(arrivals, rows, jobs, options.seed, max_tokens=options.max_tokens)
     hardware = provenance.hardware()
     plan = Plan(
         arrivals=_name(options.arrivals),

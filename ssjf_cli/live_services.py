@@ -34,6 +34,9 @@ FAIR_GATEWAY: Final[Flags] = {
 """The policy alone, never replaced by another; every request queued under its prediction."""
 
 
+ADDRESSES: Final = ("engines", "predictor")
+
+
 @dataclass(frozen=True, slots=True)
 class Most:
     """What a gateway must take."""
@@ -84,8 +87,7 @@ class OwnServices:
     @property
     def flags(self) -> Mapping[str, Mapping[str, Any]]:
         """As they are now, the gateway's those of the latest run."""
-        shown = {service.name: service.flags for service in self._stack.services}
-        return {name: without_folders(flags) for name, flags in shown.items()}
+        return {each.name: without_folders(each.flags) for each in self._stack.services}
 
     def gateway(self, engine: Engine, choice: Choice, oracle_lengths: Path) -> Target:
         """The gateway, started anew. Raises StackError."""
@@ -156,8 +158,9 @@ def started(plan: Plan, gateway: str | None, most: Most, log_dir: Path) -> Itera
 
 
 def without_folders(flags: Flags) -> dict[str, Any]:
-    """Settings as they may be published: paths by their last part."""
+    """Settings as they may be published: paths by their last part, no addresses."""
     return {
         name: Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
         for name, value in flags.items()
+        if name not in ADDRESSES
     }

@@ -119,8 +119,7 @@ class Session:
                 self._record()
         for planned in pending:
             offered = self._offered(planned)
-            takes_s = self._predicted_s(planned, offered)
-            if takes_s > self._seconds_left():
+            if too_long(self._plan, self._folder, planned, self._seconds_left()):
                 return False
             self._one(planned, offered)
         return True
@@ -156,9 +155,7 @@ class Session:
 
     def _capacity(self, engine: Engine) -> float:
         """Given, measured before, or measured now."""
-        if engine.name in self._plan.capacities:
-            return self._plan.capacities[engine.name]
-        known = self._folder.capacity(engine)
+        known = self._folder.known_capacity(engine)
         if known is None:
             lengths, work = self._lengths(), self._work
             requests = live_capacity.burst(work.requests, engine, self._plan.seed, lengths)
@@ -214,11 +211,6 @@ class Session:
         capacity = self._capacity(planned.engine)
         work = self._work
         return sim_run.offer_at(work.traffic, work.requests, planned.load, capacity)
-
-    def _predicted_s(self, planned: PlannedRun, offered: Offered) -> float:
-        jobs, capacity = len(offered.workload.requests), offered.capacity_requests_per_s
-        places = planned.engine.max_batch
-        return live_plan.predicted_s(jobs, planned.load, capacity, places)
 
     def _lengths(self) -> Mapping[str, int]:
         """True lengths by request id, as far as they are known."""
@@ -297,6 +289,14 @@ def _sampled(plan: Plan, requests: Sequence[Request]) -> tuple[Request, ...]:
         )
         for each in requests
     )
+
+
+def too_long(plan: Plan, folder: LiveFolder, planned: PlannedRun, seconds_left: float) -> bool:
+    """Whether a run would end too late; False while its capacity is not known."""
+    capacity = folder.known_capacity(planned.engine)
+    if capacity is None or plan.jobs is None:
+        return False
+    return live_plan.predicted_s(plan.jobs, planned, capacity) > seconds_left
 
 
 def seconds_left(limit_s: float | None) -> Callable[[], float]:

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from ssjf_bench import live_plan
-from ssjf_bench.live_plan import Choice, Engine, Plan, parse_choice
+from ssjf_bench.live_plan import Choice, Engine, Plan, PlannedRun, parse_choice
 
 PLAN = Plan(
     arrivals="poisson",
@@ -106,5 +106,8 @@ def test_what_differs_between_two_plans_is_said() -> None:
 
 
 def test_a_window_takes_its_arrivals_or_its_work_whichever_is_longer() -> None:
-    assert live_plan.predicted_s(90, load=0.9, capacity_requests_s=1.0, places=2) == 106
-    assert live_plan.predicted_s(90, load=1.5, capacity_requests_s=1.0, places=2) == 96
+    below, above = (
+        PlannedRun(Engine("continuous", 2), load, Choice("fcfs"), 1) for load in (0.9, 1.5)
+    )
+    assert live_plan.predicted_s(90, below, capacity_requests_s=1.0) == 108
+    assert live_plan.predicted_s(90, above, capacity_requests_s=1.0) == 98
