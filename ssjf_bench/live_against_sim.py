@@ -7,7 +7,7 @@ prompts and answers were, what was predicted. Called by `ssjf bench against-sim`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Final
 
@@ -40,7 +40,7 @@ class Comparison:
     fits: Sequence[Row]
     """The engine of each cell: step time, handover, admission, and how well they fit."""
     rows: Sequence[Row]
-    """Live and simulated figures of each run."""
+    """Live and simulated figures of each run, and its engine's `drift` from the fit."""
     simulated: Sequence[Run]
     """The runs as the simulator has them, for plots."""
     left_out: Sequence[str]
@@ -66,7 +66,7 @@ def compare(
         for run in (run for runs in cell.runs.values() for run in runs):
             of_cell.append(as_simulated(run, fit))
             advance(run.header.run)
-        rows += _side_by_side(cell, of_cell)
+        rows += _side_by_side(cell, of_cell, fit)
         simulated += of_cell
     return Comparison(fits, rows, simulated, left_out)
 
@@ -156,13 +156,17 @@ def _fit_row(cell: Cell, fit: Fit) -> Row:
     return {**named, "fitted_to": FITTED_TO, **times, **handover, **plain}
 
 
-def _side_by_side(cell: Cell, simulated: Iterable[Run]) -> list[Row]:
-    runs = list(simulated)
+def _side_by_side(cell: Cell, simulated: Sequence[Run], fit: Fit) -> list[Row]:
     again = live_report.summaries(
-        [run.header for run in runs], [row for run in runs for row in run.rows]
+        [run.header for run in simulated], [row for run in simulated for row in run.rows]
     )
     live = {each["run"]: each for each in cell.summaries}
-    return [_row(live[each["run"]], each) for each in again]
+    drifts = {
+        run.header.run: step_fit.drift(run.rows, fit.step_time)
+        for runs in cell.runs.values()
+        for run in runs
+    }
+    return [_row(live[each["run"]], each) | {"drift": drifts[each["run"]]} for each in again]
 
 
 _NAMED: Final = ("run", "policy", "label", *live_report.CELL, "repeat", "jobs")
@@ -204,6 +208,12 @@ def _beyond(row: Row) -> list[str]:
     return names
 
 
+_CHANGES: Final = (
+    *("live_mean_jct_change", "simulated_mean_jct_change", "mean_jct_change_points"),
+    "drift",
+)
+
+
 def averages(rows: Sequence[Row]) -> list[Row]:
     """Repeats of each cell and policy as one row: live and simulated means of the figures.
 
@@ -225,7 +235,7 @@ def _average(group: Sequence[Row]) -> Row:
         )
         row |= {f"live_{name}_s": live_s, f"simulated_{name}_s": simulated_s}
         row[f"{name}_difference"] = simulated_s / live_s - 1
-    for name in ("live_mean_jct_change", "simulated_mean_jct_change", "mean_jct_change_points"):
+    for name in _CHANGES:
         known = [each[name] for each in group if each[name] is not None]
         row[name] = float(np.mean(known)) if known else None
     return row | {"beyond": _beyond(row)}

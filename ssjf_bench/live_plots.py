@@ -61,7 +61,7 @@ def draw_against(live: Sequence[Cell], simulated: Sequence[Cell], folder: Path) 
     both = [cell for cell in live if cell.key in other]
     return _figure(
         folder / "live-against-sim.png",
-        "Completion times: live (lines) and simulated (dots)",
+        "Completion times: live (lines) and simulated (circles)",
         both,
         lambda axis, cell: _cdfs_against(axis, cell, other[cell.key]),
     )
@@ -113,7 +113,10 @@ def _cdfs_against(axis: Axes, live: Cell, simulated: Cell) -> None:
     looks = styles(live.labels)
     for label in simulated.labels:
         quantiles_s = np.quantile(simulated.jct_s(label), shares)
-        axis.plot(quantiles_s, shares, linestyle="", marker=".", color=looks[label].colour)
+        axis.plot(
+            quantiles_s, shares, linestyle="", marker="o", markersize=4.5,
+            markerfacecolor="none", color=looks[label].colour,
+        )  # fmt: skip
 
 
 def _queues(axis: Axes, of: Cell) -> None:

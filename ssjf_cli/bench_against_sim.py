@@ -93,21 +93,23 @@ def _show(found: Comparison, averages: Sequence[dict[str, Any]]) -> None:
 
 def _table(title: str, rows: Sequence[dict[str, Any]]) -> Table:
     made = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1))
+    made.add_column("\npolicy", no_wrap=True)
     for column in (
-        *("policy", "runs", "mean live", "simulated", "", "p99 live", "simulated", ""),
-        *("mean against fcfs, live", "simulated", "points", "beyond"),
+        *("\nruns", "mean s\nlive", "\nsimulated", "\n", "p99 s\nlive", "\nsimulated", "\n"),
+        *("against fcfs\nlive", "\nsimulated", "\npoints", "\nengine", "\nbeyond"),
     ):
-        made.add_column(column, justify="left" if column == "policy" else "right", no_wrap=True)
+        made.add_column(column, justify="right", no_wrap=True)
     for row in rows:
         cells = [row["label"], str(row["runs"])]
         for name in ("mean_jct", "p99_jct"):
-            cells += [f"{row[f'{side}_{name}_s']:,.2f} s" for side in ("live", "simulated")]
+            cells += [f"{row[f'{side}_{name}_s']:,.2f}" for side in ("live", "simulated")]
             cells.append(f"{row[f'{name}_difference']:+.1%}")
         changes = row["live_mean_jct_change"], row["simulated_mean_jct_change"]
         cells += [f"{change:+.1%}" for change in changes if change is not None] or ["", ""]
         points = row["mean_jct_change_points"]
         cells.append("" if points is None else f"{points:+.1f}")
-        made.add_row(*cells, "yes" if row["beyond"] else "")
+        made.add_row(*cells, f"{row['drift']:+.1%}", "yes" if row["beyond"] else "")
+    made.caption = "engine: how much slower it was than where the simulator's was fitted"
     return made
 
 
