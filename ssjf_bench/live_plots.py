@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 PANEL_IN: Final = (5.4, 3.9)
 """Width and height of a panel, inches."""
 DOTS_PER_IN: Final = 110
-FACTOR_TICKS: Final = (0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 8, 12, 20, 50)
+FACTOR_TICKS: Final = (
+    *(0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7),
+    *(1, 1.5, 2, 3, 5, 8, 12, 20, 50),
+)
 NARROW_TICKS: Final = (0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.3, 1.4, 1.6, 1.8, 2, 2.5, 3)
 """Where an axis reaches over less than a factor of `NARROW`."""
 NARROW: Final = 2.2
@@ -219,7 +222,8 @@ def _mean_against_p99(axis: Axes, of: Cell) -> None:
         if len(known) > 1:
             axis.plot(known[:, 0], known[:, 1], markersize=3.5, alpha=0.5, **shape)
         x, y = known.mean(axis=0)
-        told = f"{label}  ({y:+.0f} %, {x:.2f} ×)".replace("-", "−") if label != of.fcfs else label
+        change = f"{y:+.0f}".replace("-", "−")
+        told = label if label == of.fcfs else f"{label}  ({change} %, {x:.2f} ×)"
         axis.plot([x], [y], markersize=9, label=told, **shape)
     axis.set(
         xscale="log", xlabel="p99 completion time, multiple of FCFS",
