@@ -168,6 +168,7 @@ async def _gateway_says(address: str) -> dict[str, float | str | bool]:
         stub = gateway_pb2_grpc.GatewayServiceStub(connection)
         try:
             queue = await stub.GetQueue(gateway_pb2.GetQueueRequest(max_entries=0), timeout=10)
+            info = await stub.GetServerInfo(gateway_pb2.GetServerInfoRequest(), timeout=10)
         except grpc.aio.AioRpcError:
             return {}
     counters, scheduling = queue.counters, queue.scheduling
@@ -175,6 +176,7 @@ async def _gateway_says(address: str) -> dict[str, float | str | bool]:
         "policy_in_force": scheduling.active_policy,
         "fallback": scheduling.fallback,
         "bound_violations": scheduling.bound_violations,
+        "predictor_revision": info.predictor.revision,
         "predictions_late": counters.predictions_late,
         "predictions_failed": counters.predictions_failed,
         "predictions_skipped": counters.predictions_skipped,

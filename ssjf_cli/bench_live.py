@@ -1,22 +1,18 @@
 """`ssjf bench live`: real services under one workload, policy after policy.
 
-Owns the command line, the progress bar and what is shown and written. What the options mean
-is `live_options`', what is run `live_session`'s; imported when the command runs. Registered
-by `bench`.
+Owns the command line, exit codes and what is written. What the options mean is
+`live_options`', what is run `live_session`'s, what is shown `live_screen`'s; imported when
+the command runs. Registered by `bench`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
-from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from ssjf_cli.bench_failure import check_output, console, fail
 from ssjf_cli.bench_sim import LongestOption, ModeName, write_json
@@ -24,8 +20,6 @@ from ssjf_cli.bench_sim import LongestOption, ModeName, write_json
 if TYPE_CHECKING:
     from ssjf_bench.live_folder import LiveFolder
     from ssjf_bench.live_plan import Plan
-    from ssjf_bench.live_records import Run
-    from ssjf_bench.replay import Record
     from ssjf_bench.sim_run import Traffic
 
 STOPPED: Final = 75
@@ -179,21 +173,23 @@ def _run(
     seconds_left: Callable[[], float],
 ) -> int:
     """Everything that is missing; the exit code."""
+    from ssjf_bench import live_work
     from ssjf_bench.live_folder import LiveFolder
-    from ssjf_cli import live_services, live_session
+    from ssjf_cli import live_screen, live_services, live_session
 
     try:
         folder = LiveFolder(out, plan)
         folder.claim()
-        work = live_session.work_of(plan, traffic)
+        work = live_work.work_of(plan, traffic)
         missing = [run for run in plan.runs if not folder.counts(run.name)]
         if not missing:
             return 0
         if live_session.too_long(plan, folder, missing[0], seconds_left()):
             return _stopped(plan, folder)
-        with _bar(sum(work.size(plan, run.engine) for run in missing)) as bar:
-            bar.begin("starting services")
-            with live_services.started(plan, gateway, work.most, out / "logs") as services:
+        requests = sum(work.size(plan, run.engine) for run in missing)
+        with live_screen.bar(requests) as bar:
+            bar.begin("starting services" if gateway is None else f"gateway {gateway}")
+            with live_services.started(plan, gateway, work, out / "logs") as services:
                 session = live_session.Session(plan, work, folder, services, bar, seconds_left)
                 whole = session.run()
     except live_session.FAILURES as error:
@@ -211,45 +207,6 @@ def _stopped(plan: Plan, folder: LiveFolder) -> int:
     line = f"time is up with {done} of {len(plan.runs)} runs done; the same command goes on"
     console.print(line, highlight=False)
     return STOPPED
-
-
-class _Bar:
-    """A bar over the requests of all runs, or a line for each where there is no terminal."""
-
-    def __init__(self, progress: Progress, requests: int) -> None:
-        self._progress = progress
-        self._total = requests
-        self._task = progress.add_task("", total=requests)
-        self.invalid = 0
-        """Runs that do not count."""
-
-    def begin(self, name: str, extra_requests: int = 0) -> None:
-        """A phase or run begins, with requests that are not among those of the runs."""
-        self._total += extra_requests
-        self._progress.update(self._task, description=name, total=self._total)
-        if not console.is_terminal:
-            console.print(f"{name} …", highlight=False)
-
-    def advance(self, _: Record) -> None:
-        """A request has ended."""
-        self._progress.advance(self._task)
-
-    def ended(self, run: Run) -> None:
-        """A run has ended."""
-        for reason in run.header.invalid:
-            self.invalid += 1
-            line = f"{run.header.run} does not count: {reason}"
-            console.print(line, style="red", markup=False, highlight=False, soft_wrap=True)
-
-
-@contextmanager
-def _bar(requests: int) -> Iterator[_Bar]:
-    columns = (
-        TextColumn("{task.description:<32}"),
-        *(BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()),
-    )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        yield _Bar(progress, requests)
 
 
 def _report(plan: Plan, out: Path, json_file: Path | None, plots: Path | None) -> None:
@@ -294,27 +251,9 @@ def _published(plan: Plan) -> dict[str, Any]:
 
 def _show_plan(plan: Plan, out: Path) -> None:
     from ssjf_bench.live_folder import LiveFolder
-    from ssjf_cli import live_session
+    from ssjf_cli import live_screen, live_session
 
     try:
-        Console().print(plan_table(plan, LiveFolder(out, plan)))
+        Console().print(live_screen.plan_table(plan, LiveFolder(out, plan)))
     except live_session.FAILURES as error:
         fail(str(error))
-
-
-def plan_table(plan: Plan, folder: LiveFolder) -> Table:
-    """What would be run, and about how long it takes where the capacity is known."""
-    from ssjf_bench import live_plan
-
-    title = f"{plan.jobs} requests a run, {plan.arrivals}, {plan.prompts}"
-    made = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1))
-    for name in ("run", "requests/s", "minutes", "done"):
-        made.add_column(name, justify="left" if name == "run" else "right", no_wrap=True)
-    for run in plan.runs:
-        known = folder.known_capacity(run.engine)
-        rate = minutes = "not measured"
-        if known and plan.jobs:
-            takes_s = live_plan.predicted_s(plan.jobs, run, known)
-            rate, minutes = f"{run.load * known:.3g}", f"{takes_s / 60:.1f}"
-        made.add_row(run.name, rate, minutes, "yes" if folder.counts(run.name) else "")
-    return made

@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol
 
 from ssjf_bench.live_plan import Choice, Engine, Flags, Plan
 from ssjf_bench.live_run import Target
+from ssjf_bench.live_work import Work
 from ssjf_cli.process import StackError
 from ssjf_cli.stack import START_ORDER, Stack, StackOptions
 
@@ -35,16 +36,6 @@ FAIR_GATEWAY: Final[Flags] = {
 
 
 ADDRESSES: Final = ("engines", "predictor")
-
-
-@dataclass(frozen=True, slots=True)
-class Most:
-    """What a gateway must take."""
-
-    queued: int
-    """Requests at once."""
-    tokens: int
-    """Longest answer."""
 
 
 class Services(Protocol):
@@ -74,10 +65,13 @@ def own_flags(places: int, given: Mapping[str, Flags]) -> dict[str, Flags]:
 class OwnServices:
     """Services that this command has started; the gateway is restarted for each run."""
 
-    def __init__(self, stack: Stack, plan: Plan, most: Most) -> None:
+    def __init__(self, stack: Stack, plan: Plan, work: Work) -> None:
         self._stack = stack
         self._plan = plan
-        self._fixed: Flags = {"max_queued": most.queued, "default_max_tokens": most.tokens}
+        self._fixed: Flags = {
+            "max_queued": work.most_queued,
+            "default_max_tokens": work.max_tokens,
+        }
 
     @property
     def engine_address(self) -> str:
@@ -138,7 +132,7 @@ class GivenGateway:
 
 
 @contextmanager
-def started(plan: Plan, gateway: str | None, most: Most, log_dir: Path) -> Iterator[Services]:
+def started(plan: Plan, gateway: str | None, work: Work, log_dir: Path) -> Iterator[Services]:
     """The services of a plan until the end of the block, or the gateway that is given.
 
     Raises StackError.
@@ -154,7 +148,7 @@ def started(plan: Plan, gateway: str | None, most: Most, log_dir: Path) -> Itera
         start_timeout_s=START_TIMEOUT_S,
     )
     with Stack(options) as stack:
-        yield OwnServices(stack, plan, most)
+        yield OwnServices(stack, plan, work)
 
 
 def without_folders(flags: Flags) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
 from ssjf_bench import (
@@ -28,10 +27,11 @@ from ssjf_bench.live_limits import LimitsError
 from ssjf_bench.live_plan import Choice, Engine, Plan, PlannedRun
 from ssjf_bench.live_records import LiveRow, RecordsError, Run, RunHeader
 from ssjf_bench.live_run import Seen, Target
+from ssjf_bench.live_work import Work
 from ssjf_bench.replay import Record
-from ssjf_bench.sim_run import Offered, Traffic
+from ssjf_bench.sim_run import Offered
 from ssjf_bench.workload import Request, Workload
-from ssjf_cli.live_services import Most, Services
+from ssjf_cli.live_services import Services
 from ssjf_cli.process import StackError
 
 FCFS: Final = "fcfs"
@@ -43,6 +43,9 @@ class Watcher(Protocol):
 
     def begin(self, name: str, extra_requests: int = 0) -> None:
         """A phase or run begins, with requests that are not among those of the runs."""
+
+    def note(self, text: str) -> None:
+        """Something that the reader of the figures should know."""
 
     def advance(self, record: Record) -> None:
         """A request has ended."""
@@ -57,33 +60,6 @@ class Broken(Exception):
 
 FAILURES: Final = (Broken, StackError, LimitsError, CapacityError, OtherPlan, RecordsError)
 """What ends an evaluation before its time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """The requests of every run, and what came with them."""
-
-    traffic: Traffic
-    """Arrivals, seed and count."""
-    requests: tuple[Request, ...]
-    """In order of arrival, the same in every run."""
-    warm_up: tuple[Request, ...]
-    """As many as the largest warm-up takes."""
-
-    @property
-    def max_tokens(self) -> int:
-        """The limit that every request names."""
-        return self.requests[0].max_tokens
-
-    @property
-    def most(self) -> Most:
-        """What a gateway must take; a burst is all at once, and may be larger than a run."""
-        largest = max(len(self.requests), live_capacity.BATCHES * len(self.warm_up))
-        return Most(max(1024, 2 * largest), self.max_tokens)
-
-    def size(self, plan: Plan, engine: Engine) -> int:
-        """Requests of one run, its warm-up included."""
-        return len(self.requests) + plan.warm_up_requests(engine)
 
 
 class Session:
@@ -144,6 +120,16 @@ class Session:
             live_limits.check_context(prompts, limit, served.context_tokens)
             wanted = live_limits.kv_tokens_wanted(prompts, limit, self._plan.most_places)
             self._kv["kv_tokens_wanted"] = wanted
+            if wanted > served.kv_tokens:
+                self._watcher.note(
+                    f"a full batch may reserve {wanted:,} KV tokens and the engine has "
+                    f"{served.kv_tokens:,}: memory may hold requests back, not places alone"
+                )
+        else:
+            self._watcher.note(
+                "a gateway that runs keeps its settings: prefix reuse, remembered predictions and "
+                "the fallback are as they were started"
+            )
 
     def _record(self) -> None:
         """Real text: every request once, as fast as it goes, for the oracle's lengths."""
@@ -265,30 +251,6 @@ class Session:
             },
             invalid=live_verdict.reasons(rows, facts, seen.broken),
         )
-
-
-def work_of(plan: Plan, traffic: Traffic) -> Work:
-    """The requests of a plan. Raises ValueError."""
-    requests = traffic.requests(traffic.answered())
-    most = max(plan.warm_up_requests(engine) for engine in plan.engines)
-    # Other draws from the same prompts; under names of their own, since ids are unique.
-    before = replace(traffic, seed=traffic.seed + 1_000_003, jobs=max(1, most))
-    limit = requests[0].max_tokens
-    warm_up = replace(before, max_tokens=limit).requests(before.answered())[:most]
-    named = [replace(each, request_id=f"warm-up-{number}") for number, each in enumerate(warm_up)]
-    return Work(traffic, _sampled(plan, requests), _sampled(plan, named))
-
-
-def _sampled(plan: Plan, requests: Sequence[Request]) -> tuple[Request, ...]:
-    """As the plan samples; real text as long as the engine makes it."""
-    return tuple(
-        replace(
-            each,
-            temperature=plan.temperature,
-            output_tokens=None if plan.real_text else each.output_tokens,
-        )
-        for each in requests
-    )
 
 
 def too_long(plan: Plan, folder: LiveFolder, planned: PlannedRun, seconds_left: float) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from ssjf_bench import live_records
+from ssjf_bench import live_records, live_work
 from ssjf_bench.live_folder import LiveFolder
 from ssjf_bench.live_records import Run
 from ssjf_bench.replay import Record
@@ -117,6 +117,10 @@ class Watching:
     def begin(self, name: str, extra_requests: int = 0) -> None:
         """Nothing to see."""
 
+    def note(self, text: str) -> None:
+        """Nothing is expected to be odd."""
+        raise AssertionError(text)
+
     def advance(self, record: Record) -> None:
         """The first answer of the window is the engine's last."""
         if record.request.request_id.isdigit() and self._victim is not None:
@@ -137,12 +141,12 @@ def test_a_session_goes_on_where_time_ran_out_and_ends_with_a_killed_engine(
         data=data, batches=(2,), policies=policies, capacities=("5",), engine={"threads": 1}
     )
     plan, traffic = live_options.plan_of(options)
-    work = live_session.work_of(plan, traffic)
+    work = live_work.work_of(plan, traffic)
     folder = LiveFolder(tmp_path / "runs", plan)
     folder.claim()
     flags = plan.flags
     with Stack(StackOptions(flags["engine"], flags["predictor"], {"policy": "fcfs"})) as stack:
-        services = live_services.OwnServices(stack, plan, work.most)
+        services = live_services.OwnServices(stack, plan, work)
         first = Watching()
         enough_for_one = iter([1000.0])
         whole = live_session.Session(
@@ -225,7 +229,7 @@ def test_real_text_takes_every_prompt_once_and_forces_nothing(tmp_path: Path) ->
     path = tmp_path / "lengths.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     plan, traffic = live_options.plan_of(LiveOptions(data=path, real_text=True))
-    work = live_session.work_of(plan, traffic)
+    work = live_work.work_of(plan, traffic)
     assert sorted(request.prompt for request in work.requests) == ["Hi.", "Ho."]
     assert {request.output_tokens for request in (*work.requests, *work.warm_up)} == {None}
     assert {request.max_tokens for request in work.requests} == {1024}
