@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 PANEL_IN: Final = (5.4, 3.9)
 """Width and height of a panel, inches."""
 DOTS_PER_IN: Final = 110
-FACTOR_TICKS: Final = (0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 8, 12, 20, 50)
+FACTOR_TICKS: Final = (
+    *(0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7),
+    *(1, 1.5, 2, 3, 5, 8, 12, 20, 50),
+)
 NARROW_TICKS: Final = (0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.3, 1.4, 1.6, 1.8, 2, 2.5, 3)
 """Where an axis reaches over less than a factor of `NARROW`."""
 NARROW: Final = 2.2
@@ -51,6 +54,20 @@ def draw(rows: Iterable[LiveRow], headers: Sequence[RunHeader], folder: Path) ->
         _by_load(folder / "gain-against-load.png", compared),
     ]
     return [path for path in drawn if path is not None]
+
+
+def draw_against(live: Sequence[Cell], simulated: Sequence[Cell], folder: Path) -> Path | None:
+    """Writes completion times as measured and as simulated; None where nothing is simulated."""
+    mpl.use("Agg")
+    folder.mkdir(parents=True, exist_ok=True)
+    other = {cell.key: cell for cell in simulated}
+    both = [cell for cell in live if cell.key in other]
+    return _figure(
+        folder / "live-against-sim.png",
+        "Completion times: live (lines) and simulated (circles)",
+        both,
+        lambda axis, cell: _cdfs_against(axis, cell, other[cell.key]),
+    )
 
 
 def _figure(
@@ -90,6 +107,19 @@ def _cdfs(axis: Axes, of: Cell) -> None:
     axis.set(xscale="log", xlabel="completion time (s)", ylabel="share finished", ylim=(0, 1.02))
     _plain_numbers(axis.xaxis)
     axis.legend(loc="upper left", frameon=False, fontsize=8)
+
+
+def _cdfs_against(axis: Axes, live: Cell, simulated: Cell) -> None:
+    """The live distributions, and some quantiles of the simulated ones."""
+    _cdfs(axis, live)
+    shares = np.linspace(0.02, 0.99, 30)
+    looks = styles(live.labels)
+    for label in simulated.labels:
+        quantiles_s = np.quantile(simulated.jct_s(label), shares)
+        axis.plot(
+            quantiles_s, shares, linestyle="", marker="o", markersize=4.5,
+            markerfacecolor="none", color=looks[label].colour,
+        )  # fmt: skip
 
 
 def _queues(axis: Axes, of: Cell) -> None:
@@ -192,7 +222,8 @@ def _mean_against_p99(axis: Axes, of: Cell) -> None:
         if len(known) > 1:
             axis.plot(known[:, 0], known[:, 1], markersize=3.5, alpha=0.5, **shape)
         x, y = known.mean(axis=0)
-        told = f"{label}  ({y:+.0f} %, {x:.2f} ×)".replace("-", "−") if label != of.fcfs else label
+        change = f"{y:+.0f}".replace("-", "−")
+        told = label if label == of.fcfs else f"{label}  ({change} %, {x:.2f} ×)"
         axis.plot([x], [y], markersize=9, label=told, **shape)
     axis.set(
         xscale="log", xlabel="p99 completion time, multiple of FCFS",

@@ -210,6 +210,7 @@ def _cost(header: RunHeader, done: Sequence[LiveRow]) -> Summary:
         "cpu_ms_per_request": {
             name: 1e3 * used_s / jobs for name, used_s in header.cpu_s.items() if jobs
         },
+        "cores": {name: used_s / header.window_s for name, used_s in header.cpu_s.items() if jobs},
     }
 
 

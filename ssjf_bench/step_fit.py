@@ -120,6 +120,20 @@ def fit(runs: Sequence[Sequence[LiveRow]]) -> Fit:
     )
 
 
+def drift(rows: Sequence[LiveRow], step_time: StepTime) -> float:
+    """How much longer the answers of a run took after their first tokens than these step
+    times say, as a share: the engine was slower (or faster) than where they were fitted.
+
+    Raises ValueError without an answer of two tokens.
+    """
+    of = _Answers(rows)
+    if not of.several.any():
+        raise ValueError("step fit: no answer of two tokens")
+    seen_s = (of.end_s - of.first_s)[of.several]
+    fitted_ms = _terms(of, step_time) @ _coefficients(step_time)
+    return float(1e3 * seen_s.sum() / fitted_ms.sum() - 1)
+
+
 @dataclass(frozen=True, slots=True)
 class _Clock:
     """How many steps had run and how many tokens had come by each time; linear in between."""

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ssjf_cli import (
+    bench_against_sim,
     bench_engine,
     bench_frontier,
     bench_gateway,
@@ -36,6 +37,7 @@ app.command()(bench_engine.engine)
 app.command()(bench_scheduler.scheduler)
 app.command()(bench_frontier.frontier)
 app.command()(bench_gateway.gateway)
+app.command("against-sim")(bench_against_sim.against_sim)
 app.command()(bench_live.live)
 MIN_WIDTH = 128
 

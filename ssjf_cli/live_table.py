@@ -13,7 +13,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-MIN_WIDTH: Final = 128
+MIN_WIDTH: Final = 132
 
 
 def show(
@@ -34,30 +34,33 @@ def show(
             console.print(f"not counted: {each['run']}: {why}", style="red", markup=False)
 
 
-_COLUMNS: Final = (
-    *("policy", "runs", "mean JCT", "p99 JCT", "max JCT", "mean", "p99", "max"),
-    *("oracle's gain", "p50 TTFT", "TPOT", "tokens/s", "τ-b"),
+_FIGURES: Final = (
+    ("JCT s\nmean", "mean_jct_s", "{:,.2f}"),
+    ("\np99", "p99_jct_s", "{:,.2f}"),
+    ("to fcfs\nmean", "mean_jct_change", "{:+.1%}"),
+    ("\nrepeats", None, ""),
+    ("\np99 ×", "p99_jct_factor", "{:.2f}"),
+    ("\nmax ×", "max_jct_factor", "{:.2f}"),
+    ("oracle's\ngain", "share_of_oracle_gain", "{:.0%}"),
+    ("TTFT s\np50", "p50_ttft_s", "{:,.2f}"),
+    ("TPOT ms\nmean", "mean_tpot_ms", "{:,.1f}"),
+    ("\ntokens/s", "throughput_tokens_s", "{:,.0f}"),
+    ("\nτ-b", "kendall_tau_b", "{:.2f}"),
 )
+"""Heading, figure of a row of the spread, and how it is written; None: how far repeats reach."""
 
 
 def _table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     made = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1))
-    for name in _COLUMNS:
-        made.add_column(name, justify="left" if name == "policy" else "right", no_wrap=True)
+    made.add_column("\npolicy", no_wrap=True)
+    for heading in ("\nruns", *(heading for heading, _, _ in _FIGURES)):
+        made.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         left_out = len(row["invalid_runs"])
         made.add_row(
             row["label"],
             f"{row['valid_runs']}" + (f" (−{left_out})" if left_out else ""),
-            *(_as(row[name], "{:,.2f} s") for name in ("mean_jct_s", "p99_jct_s", "max_jct_s")),
-            _range(row, "mean_jct_change", "{:+.1%}"),
-            _range(row, "p99_jct_factor", "{:.2f}") + _unit(row, "p99_jct_factor", " ×"),
-            _as(row["max_jct_factor"], "{:.2f} ×"),
-            _as(row["share_of_oracle_gain"], "{:.0%}"),
-            _as(row["p50_ttft_s"], "{:,.2f} s"),
-            _as(row["mean_tpot_ms"], "{:,.1f} ms"),
-            _as(row["throughput_tokens_s"], "{:,.0f}"),
-            _as(row["kendall_tau_b"], "{:.2f}"),
+            *(_range(row) if name is None else _as(row[name], form) for _, name, form in _FIGURES),
         )
     return made
 
@@ -66,13 +69,7 @@ def _as(value: float | None, form: str) -> str:
     return "" if value is None else form.format(value)
 
 
-def _range(row: Mapping[str, Any], name: str, form: str) -> str:
-    """The mean, and how far the repeats reach."""
-    value, low, high = row[name], row[f"{name}_min"], row[f"{name}_max"]
-    if value is None or low == high:
-        return _as(value, form)
-    return f"{form.format(value)} ({form.format(low)}…{form.format(high)})"
-
-
-def _unit(row: Mapping[str, Any], name: str, unit: str) -> str:
-    return "" if row[name] is None else unit
+def _range(row: Mapping[str, Any]) -> str:
+    """The least and the greatest change of the mean, where they differ."""
+    low, high = row["mean_jct_change_min"], row["mean_jct_change_max"]
+    return "" if low == high else f"{100 * low:+.1f}…{100 * high:+.1f}"

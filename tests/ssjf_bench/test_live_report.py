@@ -112,6 +112,7 @@ def test_what_services_cost_is_told_for_each_request() -> None:
     found = one(rows)
     assert found["cpu_s"]["gateway"] == 1.0
     assert found["cpu_ms_per_request"]["gateway"] == pytest.approx(100)
+    assert found["cores"]["gateway"] == pytest.approx(0.1)
     assert found["mean_admission_ms"] == pytest.approx(5)
 
 
