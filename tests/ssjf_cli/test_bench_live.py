@@ -170,6 +170,25 @@ def test_a_session_goes_on_where_time_ran_out_and_ends_with_a_killed_engine(
     assert [folder.counts(planned.name) for planned in plan.runs] == [True, False]
 
 
+def test_a_gateway_that_runs_is_measured_under_the_policy_that_it_serves(
+    tmp_path: Path, stack: Stack
+) -> None:
+    out, address = tmp_path / "runs", f"--gateway={stack.gateway_address}"
+    small = ("--real-text", "--max-tokens=4", "--jobs=5", "--warm-up=1", "--capacity=5")
+    command = ["bench", "live", f"--out={out}", address, *small]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    assert "keeps its settings" in result.output
+    (run,) = (live_records.read(path) for path in out.glob("*.jsonl.gz"))
+    assert (run.header.run, run.header.policy) == ("continuous-4-0.9-ssjf-1", "ssjf")
+    assert run.header.cpu_s.keys() == {"generator"}
+    recorded = json.loads((out / "lengths.json").read_text())
+    assert {row.request_id: row.output_tokens for row in run.rows if row.measured} == recorded
+    other = CliRunner().invoke(app, [*command, "--policy=fcfs"])
+    assert other.exit_code == 1
+    assert "serves policy ssjf and cannot be restarted" in other.output
+
+
 INTERRUPTIBLE = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job's is ignored
