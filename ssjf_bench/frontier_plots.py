@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Final
 import matplotlib as mpl
 
 from ssjf_bench import frontier
-from ssjf_bench.plots import OTHER
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,7 +29,7 @@ STYLES: Final[Mapping[str, tuple[str, str, str]]] = {
     "ssjf-ageing": ("#56B4E9", "v", "-"),
 }
 """Colour, marker and line of each curve."""
-UNKNOWN: Final = (OTHER[0], ".", "-")
+UNKNOWN: Final = ("#666666", ".", "-")
 TICKS: Final = (0.7, 1, 1.2, 1.5, 2, 3, 5, 8)
 
 

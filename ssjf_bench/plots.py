@@ -1,27 +1,22 @@
 """Plots of replays, written as PNG without a display.
 
-Policies differ in colour (Okabe and Ito's palette, safe for colour-blind readers)
-and in line style, so that a print in grey is readable, too.
+Owns the steps of a distribution and the demo's figure; how policies look is
+`policy_styles`'.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import matplotlib as mpl
 import numpy as np
 
+from ssjf_bench.policy_styles import styles
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-STYLES: Final[Mapping[str, tuple[str, str]]] = {
-    "fcfs": ("#0072B2", "--"),
-    "ssjf": ("#D55E00", "-"),
-    "oracle": ("#009E73", ":"),
-}
-OTHER: Final = ("#000000", "-.")
 
 
 def jct_cdfs(panels: Mapping[str, Mapping[str, Sequence[float]]], path: Path) -> None:
@@ -42,8 +37,9 @@ def jct_cdfs(panels: Mapping[str, Mapping[str, Sequence[float]]], path: Path) ->
 
 
 def _panel(axis: Axes, title: str, by_policy: Mapping[str, Sequence[float]]) -> None:
+    looks = styles(by_policy)
     for policy, times_s in by_policy.items():
-        colour, line = STYLES.get(policy, OTHER)
+        colour, line = looks[policy].colour, looks[policy].line
         xs, ys = cdf(times_s)
         mean_s = float(np.mean(times_s))
         label = f"{policy}  (mean {mean_s:.1f} s)"

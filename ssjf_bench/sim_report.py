@@ -41,14 +41,14 @@ def figures(outcome: Outcome) -> dict[str, Any]:
 
 
 def against(
-    row: Mapping[str, Any], fcfs: Mapping[str, Any], oracle: Mapping[str, Any]
+    row: Mapping[str, Any], fcfs: Mapping[str, Any], oracle: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     """How a policy compares with first come, first served, and with knowing every length.
 
     `mean_jct_change` is relative (-0.3: 30 % less); p99 and the maximum of completion times
-    are factors; `share_of_oracle_gain` is None where the oracle gains nothing.
+    are factors; `share_of_oracle_gain` is None where the oracle gains nothing, or there is none.
     """
-    ceiling_s = fcfs["mean_jct_s"] - oracle["mean_jct_s"]
+    ceiling_s = fcfs["mean_jct_s"] - oracle["mean_jct_s"] if oracle is not None else 0.0
     return {
         "mean_jct_change": row["mean_jct_s"] / fcfs["mean_jct_s"] - 1,
         "p99_jct_factor": row["p99_jct_s"] / fcfs["p99_jct_s"],

@@ -30,7 +30,7 @@ from gateway_svc.scheduling.policy import PolicyOptions
 from gateway_svc.scheduling.quota import Limits
 from ssjf_bench.sim_predictions import Predictions
 from ssjf_bench.step_time import StepTime
-from ssjf_bench.virtual_engine import VirtualEngine
+from ssjf_bench.virtual_engine import Handover, VirtualEngine
 from ssjf_bench.workload import Workload
 
 ENGINE: Final = "simulated"
@@ -56,6 +56,10 @@ class Setup:
     """The engine."""
     kv_tokens: int = UNLIMITED
     """KV tokens that the engine holds; each job reserves prompt + max_tokens."""
+    handover: Handover = field(default_factory=Handover)
+    """What it costs to give the engine a job."""
+    step_model: StepModel | None = None
+    """What the core takes a job's work to be; None: what the engine's step time says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +119,9 @@ class _Run:
         self._workload = workload
         self._predictions = predictions
         self._lengths = _lengths(workload)
-        self._engine = VirtualEngine(setup.step_time, setup.batching.places, setup.kv_tokens)
+        self._engine = VirtualEngine(
+            setup.step_time, setup.batching.places, setup.kv_tokens, setup.handover
+        )
         self._core = _core(workload, setup)
         self._core.join(ENGINE, Room(setup.batching.places, setup.kv_tokens), setup.kv_tokens)
         self._waits_for_company = setup.batching.mode is Mode.DYNAMIC
@@ -161,9 +167,6 @@ class _Run:
         for job in batch.jobs:
             engine.start(job.job_id, job.prompt_tokens, self._lengths[job.job_id], job.kv_tokens)
             self._start_s[job.job_id] = engine.now_s
-        first_s = engine.next_token_s()
-        for job in batch.jobs:
-            self._first_s[job.job_id] = first_s
 
     def _run(self) -> None:
         engine = self._engine
@@ -175,6 +178,8 @@ class _Run:
                 engine.idle_until(until_s)
             return
         ended = engine.run(until_s)
+        for number, first_s in engine.first_tokens():
+            self._first_s[number] = first_s
         if ended:
             self._end(ended)
 
@@ -229,5 +234,6 @@ def _core(workload: Workload, setup: Setup) -> SchedulingCore:
             longest_answer_tokens=max(each.max_tokens for each in workload.requests),
         ),
         setup.batching,
-        step_model=StepModel(times.prefill_token_ms, times.decode_s(setup.batching.places) * 1e3),
+        step_model=setup.step_model
+        or StepModel(times.prefill_token_ms, times.decode_s(setup.batching.places) * 1e3),
     )

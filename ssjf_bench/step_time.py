@@ -1,8 +1,8 @@
 """How long an engine's step takes: the one model of an engine that a simulation has.
 
-A decode step of n sequences takes base + n · per_sequence; a prompt adds its prefill to the
-step in which it starts. Owns the numbers and the capacity that follows from them; knows no
-queue. The defaults are an 8 B model in bf16 on one H100.
+A decode step of n sequences takes base + n · per_sequence; prompts add their prefill to the
+step in which they start. Owns the numbers and the capacity that follows from them; knows no
+queue. The defaults are an 8 B model in bf16 on one H100; `step_fit` finds them in live runs.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ class StepTime:
     """What each running sequence adds."""
     prefill_token_ms: float = 0.0
     """What each token of a prompt adds to the step in which its job starts."""
+    prefill_ms: float = 0.0
+    """What a step takes longer in which any prompt is read, however many and long."""
 
     def __post_init__(self) -> None:
-        times = (self.base_ms, self.per_sequence_ms, self.prefill_token_ms)
+        times = (self.base_ms, self.per_sequence_ms, self.prefill_token_ms, self.prefill_ms)
         if not all(0 <= time < float("inf") for time in times) or self.decode_s(1) <= 0:
             raise ValueError("step time: finite times of at least 0 and a step above 0 ms wanted")
 
@@ -30,17 +32,18 @@ class StepTime:
         """Seconds that a step of `batch` sequences takes."""
         return (self.base_ms + self.per_sequence_ms * batch) * 1e-3
 
-    def prefill_s(self, prompt_tokens: int) -> float:
-        """Seconds that a prompt adds to its first step."""
-        return self.prefill_token_ms * prompt_tokens * 1e-3
+    def prefill_s(self, prompt_tokens: float) -> float:
+        """Seconds that the tokens of prompts add to their step; 0 without any."""
+        if not prompt_tokens:
+            return 0.0
+        return (self.prefill_ms + self.prefill_token_ms * prompt_tokens) * 1e-3
 
     def capacity_requests_per_s(
         self, batch: int, mean_output_tokens: float, mean_prompt_tokens: float = 0.0
     ) -> float:
         """What a full engine finishes: `batch` answers for each mean length of full steps.
 
-        Each of those answers also holds the batch up for its prefill.
+        Each of those answers also holds the batch up for its prefill, in a step of its own.
         """
         decode_s = self.decode_s(batch) * mean_output_tokens
-        prefill_s = batch * self.prefill_token_ms * mean_prompt_tokens * 1e-3
-        return batch / (decode_s + prefill_s)
+        return batch / (decode_s + batch * self.prefill_s(mean_prompt_tokens))

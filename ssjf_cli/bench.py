@@ -17,7 +17,15 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from ssjf_cli import bench_engine, bench_frontier, bench_gateway, bench_scheduler, bench_sim
+from ssjf_cli import (
+    bench_against_sim,
+    bench_engine,
+    bench_frontier,
+    bench_gateway,
+    bench_live,
+    bench_scheduler,
+    bench_sim,
+)
 from ssjf_cli.bench_failure import check_output, console, fail
 
 if TYPE_CHECKING:
@@ -29,6 +37,8 @@ app.command()(bench_engine.engine)
 app.command()(bench_scheduler.scheduler)
 app.command()(bench_frontier.frontier)
 app.command()(bench_gateway.gateway)
+app.command("against-sim")(bench_against_sim.against_sim)
+app.command()(bench_live.live)
 MIN_WIDTH = 128
 
 

@@ -16,8 +16,3 @@ def test_a_panel_for_each_arrival_process_is_written_as_png(tmp_path: Path) -> N
     }
     plots.jct_cdfs(panels, tmp_path / "jct.png")
     assert (tmp_path / "jct.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_policies_differ_in_colour_and_in_line() -> None:
-    colours, lines = zip(*plots.STYLES.values(), strict=True)
-    assert len(set(colours)) == len(set(lines)) == len(plots.STYLES)

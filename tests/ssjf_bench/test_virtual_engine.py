@@ -5,7 +5,7 @@ from math import inf
 import pytest
 
 from ssjf_bench.step_time import StepTime
-from ssjf_bench.virtual_engine import VirtualEngine
+from ssjf_bench.virtual_engine import Handover, VirtualEngine
 
 
 def engine(places: int = 4, prefill_token_ms: float = 0.0) -> VirtualEngine:
@@ -54,8 +54,8 @@ def test_an_arrival_at_the_end_of_a_step_waits_no_step_more() -> None:
 def test_prefill_lengthens_the_first_step_alone() -> None:
     busy = engine(prefill_token_ms=1.0)
     busy.start(1, 40, 3, 10)
-    assert busy.next_token_s() == pytest.approx(0.051)
     assert busy.run(inf) == [1]
+    assert dict(busy.first_tokens()) == {1: pytest.approx(0.051)}
     assert busy.now_s == pytest.approx(0.040 + 3 * 0.011)
 
 
@@ -80,3 +80,49 @@ def test_idle_time_does_not_go_back() -> None:
     idle.idle_until(2.0)
     idle.idle_until(1.0)
     assert idle.now_s == 2.0
+
+
+def test_prompts_of_one_step_share_what_reading_takes_at_all() -> None:
+    busy = VirtualEngine(StepTime(10, 0, prefill_token_ms=1.0, prefill_ms=5.0), 4, 1000)
+    busy.start(1, 20, 3, 10)
+    busy.start(2, 10, 3, 10)
+    busy.run(inf)
+    assert busy.now_s == pytest.approx(0.035 + 3 * 0.010)
+
+
+def test_a_job_handed_to_an_idle_engine_begins_later() -> None:
+    idle = VirtualEngine(StepTime(10, 0), 4, 1000, Handover(idle_ms=3.0, busy_steps=2.0))
+    idle.start(1, 1, 1, 10)
+    idle.run(inf)
+    assert idle.now_s == pytest.approx(0.013)
+
+
+def test_a_job_handed_to_a_busy_engine_misses_steps() -> None:
+    busy = VirtualEngine(StepTime(10, 1), 4, 1000, Handover(busy_steps=2.0))
+    busy.start(1, 1, 100, 10)
+    busy.run(0.011)
+    busy.start(2, 1, 5, 10)
+    assert busy.running == 2
+    assert busy.run(inf) == []  # two steps without it
+    assert busy.now_s == pytest.approx(3 * 0.011)
+    assert busy.run(inf) == [2]
+    assert busy.now_s == pytest.approx(3 * 0.011 + 5 * 0.012)
+    assert dict(busy.first_tokens())[2] == pytest.approx(3 * 0.011 + 0.012)
+
+
+def test_a_fraction_of_a_step_is_missed_on_average() -> None:
+    busy = VirtualEngine(StepTime(10, 0), 10, 1000, Handover(busy_steps=0.5))
+    busy.start(0, 1, 1000, 10)
+    busy.run(0.010)
+    for job in range(1, 5):
+        busy.start(job, 1, 900, 10)
+    for _ in range(3):
+        busy.run(inf)
+    times = [at for job, at in busy.first_tokens() if job]
+    assert times == pytest.approx([0.020, 0.020, 0.030, 0.030])
+
+
+@pytest.mark.parametrize("values", [(-1, 0), (0, -1), (inf, 0)])
+def test_an_impossible_handover_is_refused(values: tuple[float, float]) -> None:
+    with pytest.raises(ValueError, match="handover"):
+        Handover(*values)

@@ -1,0 +1,56 @@
+"""`ssjf bench against-sim`, as a user calls it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from ssjf_bench import live_records
+from ssjf_cli.bench import app
+from tests.ssjf_bench.live_runs import header, row, simulated
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, ["against-sim", *map(str, arguments)])
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("records")
+    for policy in ("fcfs", "ssjf"):
+        live_records.write(folder, simulated(policy, jobs=150))
+    return folder
+
+
+def test_live_and_simulated_figures_are_written_with_their_records(
+    records: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.json"
+    result = run("--records", records, "--json", out, "--plots", tmp_path / "plots")
+    assert result.exit_code == 0, result.output
+    found = json.loads(out.read_text(encoding="utf-8"))
+    assert found.keys() >= {"hardware", "commit", "command", "fits", "averages", "left_out"}
+    assert [each["policy"] for each in found["results"]] == ["fcfs", "ssjf"]
+    files = sorted(records.iterdir())
+    assert [each["file"] for each in found["records"]] == [path.name for path in files]
+    assert found["records"][0]["sha256"] == live_records.sha256(files[0])
+    assert (tmp_path / "plots" / "live-against-sim.png").is_file()
+    assert "against fcfs" in result.stdout
+
+
+def test_a_folder_without_a_valid_run_is_refused(tmp_path: Path) -> None:
+    of = header(invalid=["lag"])
+    live_records.write(tmp_path, live_records.Run(of, [row(of)]))
+    result = run("--records", tmp_path, "--json", tmp_path / "out.json")
+    assert result.exit_code == 1
+    assert "no valid run" in result.stderr
+
+
+def test_a_broken_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "broken.jsonl.gz").write_bytes(b"nothing")
+    result = run("--records", tmp_path, "--json", tmp_path / "out.json")
+    assert result.exit_code == 1
+    assert "broken.jsonl.gz" in " ".join(result.stderr.split()).replace("- ", "-")
