@@ -40,8 +40,9 @@ class VirtualEngine:
     """Runs jobs, each named by a number; every step gives each of them one token."""
 
     __slots__ = (
-        *("_ends", "_entering", "_first_tokens", "_handover", "_owed_steps", "_prefill_s"),
-        *("_step", "_step_time", "kv_free", "now_s", "places_free"),
+        *("_context", "_contexts", "_ends", "_entering", "_first_tokens", "_handover"),
+        *("_owed_steps", "_prefill_s", "_step", "_step_time"),
+        *("kv_free", "now_s", "places_free"),
     )
 
     def __init__(
@@ -57,6 +58,8 @@ class VirtualEngine:
         self._ends: list[tuple[int, int]] = []  # (step, job) of the last token
         # (step, job, prompt tokens, output tokens) of jobs handed over, by the step they join
         self._entering: list[tuple[int, int, int, int]] = []
+        self._context = 0  # tokens that the batch looks back on in the next step
+        self._contexts: dict[int, int] = {}  # by job: what it will have looked back on at its end
         self._owed_steps = 0.0
         self._prefill_s = 0.0
         self._first_tokens: list[tuple[int, float]] = []
@@ -96,24 +99,46 @@ class VirtualEngine:
         if self._entering:
             self._join()
         ends = self._ends
-        step_s = self._step_time.decode_s(len(ends))
         steps = ends[0][0] - self._step
         if self._entering:
             steps = min(steps, self._entering[0][0] - self._step)
         if until_s < math.inf:
-            wanted = (until_s - self.now_s - self._prefill_s) / step_s
+            wanted = self._steps_in(until_s - self.now_s - self._prefill_s)
             steps = min(steps, max(1, math.ceil(wanted - ROUNDING_STEPS)))
+        self.now_s += self._takes_s(steps) + self._prefill_s
         self._step += steps
-        self.now_s += steps * step_s + self._prefill_s
+        self._context += steps * len(ends)
         self._prefill_s = 0.0
         done = []
         while ends and ends[0][0] <= self._step:
-            done.append(heappop(ends)[1])
+            job = heappop(ends)[1]
+            self._context -= self._contexts.pop(job)
+            done.append(job)
         return done
 
     def idle_until(self, time_s: float) -> None:
         """Nothing runs until then."""
         self.now_s = max(self.now_s, time_s)
+
+    def _takes_s(self, steps: int) -> float:
+        """Seconds of the next so many steps; each looks back on a token a sequence more."""
+        running, times = len(self._ends), self._step_time
+        seconds = steps * times.decode_s(running, self._context)
+        if times.context_token_ms:
+            more_tokens = running * steps * (steps - 1) / 2
+            seconds += 1e-3 * times.context_token_ms * more_tokens
+        return seconds
+
+    def _steps_in(self, seconds: float) -> float:
+        """The inverse: steps that take so long, as a fraction; negative for no time at all."""
+        running, times = len(self._ends), self._step_time
+        step_s = times.decode_s(running, self._context)
+        if not times.context_token_ms or seconds <= 0:
+            return seconds / step_s
+        growth_s = 0.5e-3 * times.context_token_ms * running
+        linear_s = step_s - growth_s
+        root = math.sqrt(linear_s * linear_s + 4 * growth_s * seconds)
+        return 2 * seconds / (linear_s + root)
 
     def _missed_steps(self) -> int:
         if not self._ends:
@@ -135,6 +160,8 @@ class VirtualEngine:
             heappush(ends, (self._step + output_tokens, job))
             joined.append(job)
             prompts += prompt_tokens
+            self._contexts[job] = prompt_tokens + output_tokens
+        self._context += prompts
         self._prefill_s = self._step_time.prefill_s(prompts)
-        first_s = self.now_s + self._prefill_s + self._step_time.decode_s(len(ends))
+        first_s = self.now_s + self._prefill_s + self._takes_s(1)
         self._first_tokens += [(job, first_s) for job in joined]
