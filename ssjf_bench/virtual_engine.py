@@ -40,7 +40,16 @@ class VirtualEngine:
     """Runs jobs, each named by a number; every step gives each of them one token."""
 
     __slots__ = (
-        *("_context", "_contexts", "_ends", "_entering", "_first_tokens", "_handover"),
+        *(
+            "_context",
+            "_context_token_s",
+            "_contexts",
+            "_decode_s",
+            "_ends",
+            "_entering",
+            "_first_tokens",
+            "_handover",
+        ),
         *("_owed_steps", "_prefill_s", "_step", "_step_time"),
         *("kv_free", "now_s", "places_free"),
     )
@@ -58,7 +67,9 @@ class VirtualEngine:
         self._ends: list[tuple[int, int]] = []  # (step, job) of the last token
         # (step, job, prompt tokens, output tokens) of jobs handed over, by the step they join
         self._entering: list[tuple[int, int, int, int]] = []
-        self._context = 0  # tokens that the batch looks back on in the next step
+        self._decode_s = [step_time.decode_s(running) for running in range(places + 1)]
+        self._context_token_s = step_time.context_token_ms * 1e-3
+        self._context = 0  # what the batch looks back on in the next step; 0 where it costs nothing
         self._contexts: dict[int, int] = {}  # by job: what it will have looked back on at its end
         self._owed_steps = 0.0
         self._prefill_s = 0.0
@@ -99,43 +110,42 @@ class VirtualEngine:
         if self._entering:
             self._join()
         ends = self._ends
+        step_s = self._decode_s[len(ends)] + self._context * self._context_token_s
         steps = ends[0][0] - self._step
         if self._entering:
             steps = min(steps, self._entering[0][0] - self._step)
         if until_s < math.inf:
-            wanted = self._steps_in(until_s - self.now_s - self._prefill_s)
+            seconds = until_s - self.now_s - self._prefill_s
+            wanted = self._steps_in(seconds, step_s) if self._context_token_s else seconds / step_s
             steps = min(steps, max(1, math.ceil(wanted - ROUNDING_STEPS)))
-        self.now_s += self._takes_s(steps) + self._prefill_s
         self._step += steps
-        self._context += steps * len(ends)
+        self.now_s += steps * step_s + self._prefill_s
         self._prefill_s = 0.0
+        if self._context_token_s:
+            self.now_s += self._grow(steps)
         done = []
         while ends and ends[0][0] <= self._step:
-            job = heappop(ends)[1]
-            self._context -= self._contexts.pop(job)
-            done.append(job)
+            done.append(heappop(ends)[1])
+        if self._context_token_s:
+            self._context -= sum(map(self._contexts.pop, done))
         return done
 
     def idle_until(self, time_s: float) -> None:
         """Nothing runs until then."""
         self.now_s = max(self.now_s, time_s)
 
-    def _takes_s(self, steps: int) -> float:
-        """Seconds of the next so many steps; each looks back on a token a sequence more."""
-        running, times = len(self._ends), self._step_time
-        seconds = steps * times.decode_s(running, self._context)
-        if times.context_token_ms:
-            more_tokens = running * steps * (steps - 1) / 2
-            seconds += 1e-3 * times.context_token_ms * more_tokens
-        return seconds
+    def _grow(self, steps: int) -> float:
+        """Each step has added a token a sequence; seconds that this made the steps longer."""
+        running = len(self._ends)
+        self._context += steps * running
+        more_tokens = running * steps * (steps - 1) / 2
+        return self._context_token_s * more_tokens
 
-    def _steps_in(self, seconds: float) -> float:
-        """The inverse: steps that take so long, as a fraction; negative for no time at all."""
-        running, times = len(self._ends), self._step_time
-        step_s = times.decode_s(running, self._context)
-        if not times.context_token_ms or seconds <= 0:
-            return seconds / step_s
-        growth_s = 0.5e-3 * times.context_token_ms * running
+    def _steps_in(self, seconds: float, step_s: float) -> float:
+        """Growing steps that take so long, the next one `step_s`, as a fraction."""
+        if seconds <= 0:
+            return 0.0
+        growth_s = 0.5 * self._context_token_s * len(self._ends)
         linear_s = step_s - growth_s
         root = math.sqrt(linear_s * linear_s + 4 * growth_s * seconds)
         return 2 * seconds / (linear_s + root)
@@ -160,8 +170,10 @@ class VirtualEngine:
             heappush(ends, (self._step + output_tokens, job))
             joined.append(job)
             prompts += prompt_tokens
-            self._contexts[job] = prompt_tokens + output_tokens
-        self._context += prompts
+            if self._context_token_s:
+                self._contexts[job] = prompt_tokens + output_tokens
+                self._context += prompt_tokens
+        step_s = self._decode_s[len(ends)] + self._context * self._context_token_s
         self._prefill_s = self._step_time.prefill_s(prompts)
-        first_s = self.now_s + self._prefill_s + self._takes_s(1)
+        first_s = self.now_s + self._prefill_s + step_s
         self._first_tokens += [(job, first_s) for job in joined]
