@@ -41,7 +41,7 @@ class Target:
     pids: Mapping[str, int] = field(default_factory=dict)
     """Services by name, as far as they are on this machine."""
     broken: Callable[[], str] = lambda: ""
-    """Says which service has ended; empty while all run."""
+    """Says in a line which service has ended, and in others why; empty while all run."""
 
 
 @dataclass(frozen=True, slots=True)

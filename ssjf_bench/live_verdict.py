@@ -54,7 +54,7 @@ def reasons(rows: Sequence[LiveRow], facts: Mapping[str, Any], broken: str) -> l
 
     `rows` of the warm-up and of the window; `broken` says which service ended.
     """
-    found = [broken] if broken else []
+    found = broken.splitlines()[:1]  # its log stands below
     failed = [row for row in rows if not row.ok]
     if failed:
         first = f"{failed[0].outcome} {failed[0].error}".strip()

@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 
 from ssjf_cli.bench_failure import check_output, console, fail
-from ssjf_cli.bench_sim import LongestOption, ModeName, write_json
+from ssjf_cli.bench_sim import ModeName, write_json
 
 if TYPE_CHECKING:
     from ssjf_bench.live_folder import LiveFolder
@@ -37,7 +37,9 @@ def live(
     ] = None,
     llm: Annotated[str, typer.Option(help="Rows of this LLM; predictions are for it.")] = "",
     split: Annotated[str, typer.Option(help="Rows of this part of the data, e.g. test.")] = "",
-    longest: LongestOption = None,
+    longest: Annotated[
+        int | None, typer.Option(min=1, help="Leaves out rows of --data with a longer answer.")
+    ] = None,
     arrivals: Annotated[
         str, typer.Option(help="poisson, gamma:CV, or a CSV (.gz) with arrival_s and lengths.")
     ] = "poisson",
@@ -47,20 +49,20 @@ def live(
         typer.Option(min=2, help="Requests of a run; else the whole trace, or each prompt."),
     ] = None,
     load: Annotated[
-        list[float] | None, typer.Option(help="Share of measured capacity; repeatable. [0.9]")
+        list[float] | None, typer.Option(help="Share of measured capacity; repeatable; else 0.9.")
     ] = None,
     mode: Annotated[
-        list[ModeName] | None, typer.Option(help="Batching; repeatable. [continuous]")
+        list[ModeName] | None, typer.Option(help="Batching; repeatable; else continuous.")
     ] = None,
     max_batch: Annotated[
-        list[int] | None, typer.Option(min=1, help="Places of the engine; repeatable. [16]")
+        list[int] | None, typer.Option(min=1, help="Places of the engine; repeatable; else 16.")
     ] = None,
     max_wait_ms: Annotated[
         float, typer.Option(min=0.0, help="Dynamic: longest wait for company.")
     ] = 50.0,
     policy: Annotated[
         list[str] | None,
-        typer.Option(help="NAME or NAME:OPTION=VALUE; repeatable. [fcfs ssjf default oracle]"),
+        typer.Option(help="NAME or NAME:OPTION=VALUE; repeatable; else fcfs ssjf default oracle."),
     ] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Of everything; policies alternate.")] = 1,
     seed: Annotated[int, typer.Option(help="Of prompts, arrivals and sampling.")] = 1,
@@ -72,11 +74,12 @@ def live(
         ),
     ] = False,
     max_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Every request's limit. [longest answer; real: 1024]")
+        int | None,
+        typer.Option(min=1, help="Every request's limit; else the longest answer."),
     ] = None,
     temperature: Annotated[float, typer.Option(min=0.0, max=2.0, help="Of sampling.")] = 0.7,
     warm_up: Annotated[
-        int | None, typer.Option(min=0, help="Requests before each window. [a full batch]")
+        int | None, typer.Option(min=0, help="Requests before each window; else a full batch.")
     ] = None,
     capacity: Annotated[
         list[str] | None,
@@ -144,8 +147,8 @@ def live(
             temperature=temperature,
             warm_up=warm_up,
             capacities=capacity or (),
-            engine=_given(engine) | live_options.flags_of(engine_flag or ()),
-            predictor=_given(predictor) | live_options.flags_of(predictor_flag or ()),
+            engine={**_given(engine), **live_options.flags_of(engine_flag or ())},
+            predictor={**_given(predictor), **live_options.flags_of(predictor_flag or ())},
             gateway=live_options.flags_of(gateway_flag or ()),
             delta_interval_ms=delta_interval_ms,
         )

@@ -202,12 +202,13 @@ def _name(arrivals: str) -> str:
     return Path(arrivals).name if Path(arrivals).is_file() else arrivals
 
 
-def flags_of(given: Sequence[str]) -> dict[str, str]:
-    """`NAME=VALUE`, each a setting of a service. Raises ValueError."""
-    found = {}
+def flags_of(given: Sequence[str]) -> dict[str, str | bool]:
+    """`NAME=VALUE`, each a setting of a service; true and false are switches. Raises ValueError."""
+    found: dict[str, str | bool] = {}
     for text in given:
         name, equals, value = text.partition("=")
         if not (name and equals):
             raise ValueError(f"{text!r}: NAME=VALUE wanted")
-        found[name.replace("-", "_")] = value
+        switch = {"true": True, "false": False}.get(value.lower())
+        found[name.replace("-", "_")] = value if switch is None else switch
     return found

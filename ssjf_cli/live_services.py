@@ -104,7 +104,7 @@ class OwnServices:
         try:
             self._stack.check()
         except StackError as ended:
-            return str(ended).splitlines()[0]
+            return str(ended)
         return ""
 
 

@@ -13,7 +13,7 @@ def test_a_full_batch_reserves_the_longest_prompts_each_with_its_limit() -> None
 
 def test_prompts_that_leave_no_room_for_the_longest_answer_are_refused() -> None:
     live_limits.check_context([10, 924], max_tokens=100, context_tokens=1024)
-    with pytest.raises(LimitsError, match="1 of 2 requests .* longest prompt has 925"):
+    with pytest.raises(LimitsError, match=r"1 of 2 requests .* longest prompt has 925"):
         live_limits.check_context([10, 925], max_tokens=100, context_tokens=1024)
 
 

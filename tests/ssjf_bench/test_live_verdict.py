@@ -52,7 +52,9 @@ def test_lateness_is_judged_by_what_requests_take() -> None:
 
 
 def test_a_service_that_ended_is_the_first_reason() -> None:
-    found = live_verdict.reasons([FAILED], seen([FAILED]), broken="engine: ended by SIGKILL")
+    found = live_verdict.reasons(
+        [FAILED], seen([FAILED]), broken="engine: ended by SIGKILL\nout of memory"
+    )
     assert found[0] == "engine: ended by SIGKILL"
 
 

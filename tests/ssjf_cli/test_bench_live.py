@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -166,6 +170,36 @@ def test_a_session_goes_on_where_time_ran_out_and_ends_with_a_killed_engine(
     assert [folder.counts(planned.name) for planned in plan.runs] == [True, False]
 
 
+INTERRUPTIBLE = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job's is ignored
+from ssjf_cli.main import main
+main()
+"""
+
+
+@pytest.mark.service
+def test_ctrl_c_ends_it_and_its_services(tmp_path: Path, data: Path) -> None:
+    arguments = ["bench", "live", f"--out={tmp_path / 'runs'}", f"--data={data}", *ONE_THREAD]
+    with subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTIBLE, *arguments], stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "starting services …\n"
+        while not (services := descendants(process.pid)):
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        assert process.stderr.read() == "stopped; the same command goes on\n"
+    assert process.returncode == 130
+    assert [pid for pid in services if Path(f"/proc/{pid}").exists()] == []
+
+
+def descendants(pid: int) -> list[int]:
+    """What a process has started."""
+    lists = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for file in lists for child in file.read_text().split()]
+
+
 def test_a_plan_is_shown_and_nothing_is_run_or_written(tmp_path: Path, data: Path) -> None:
     result = live(tmp_path / "runs", f"--data={data}", "--plan", "--capacity=2", "--repeats=2")
     assert result.exit_code == 0, result.output
@@ -218,6 +252,15 @@ def test_answers_of_several_llms_are_refused_until_one_is_chosen(tmp_path: Path)
     plan, traffic = live_options.plan_of(LiveOptions(data=path, llm="b", jobs=4))
     assert plan.llm == plan.flags["engine"]["model_name"] == "b"
     assert {request.llm for request in traffic.requests(traffic.answered())} == {"b"}
+
+
+def test_settings_of_services_are_values_or_switches() -> None:
+    given = ["kv-tokens=512", "cuda_graphs=false", "prefix_reuse=True"]
+    assert live_options.flags_of(given) == {
+        "kv_tokens": "512",
+        "cuda_graphs": False,
+        "prefix_reuse": True,
+    }
 
 
 def test_real_text_takes_every_prompt_once_and_forces_nothing(tmp_path: Path) -> None:
