@@ -22,12 +22,16 @@ from ssjf_bench.live_records import LiveRow, Run
 from ssjf_bench.sim_predictions import Predictions
 from ssjf_bench.simulator import Setup, simulate
 from ssjf_bench.step_fit import Fit
+from ssjf_bench.step_time import StepTime
 from ssjf_bench.workload import Request, Workload
 
 MOST_DIFFERENCE: Final = 0.10
 """How far a simulated mean or p99 may be from the live one, as a share."""
 MOST_POINTS: Final = 5.0
 """How far the change of the mean against fcfs may be, in percentage points."""
+VARIED: Final = (0.995, 0.9975, 1.0025, 1.005)
+"""Engines hardly slower or faster, to see how much of a difference is chance: one job that goes
+before another changes all after it, and a p99 hangs on a few jobs."""
 FITTED_TO: Final = "the live fcfs runs of the same cell"
 
 Row = dict[str, Any]
@@ -161,12 +165,26 @@ def _side_by_side(cell: Cell, simulated: Sequence[Run], fit: Fit) -> list[Row]:
         [run.header for run in simulated], [row for run in simulated for row in run.rows]
     )
     live = {each["run"]: each for each in cell.summaries}
-    drifts = {
-        run.header.run: step_fit.drift(run.rows, fit.step_time)
+    more = {
+        run.header.run: {"drift": step_fit.drift(run.rows, fit.step_time), **_varied(run, fit)}
         for runs in cell.runs.values()
         for run in runs
     }
-    return [_row(live[each["run"]], each) | {"drift": drifts[each["run"]]} for each in again]
+    return [_row(live[each["run"]], each) | more[each["run"]] for each in again]
+
+
+def _varied(run: Run, fit: Fit) -> Row:
+    """How far the simulated figures reach under engines that are `VARIED`."""
+    found = []
+    for factor in VARIED:
+        times = {name: factor * value for name, value in asdict(fit.step_time).items()}
+        again = as_simulated(run, replace(fit, step_time=StepTime(**times)))
+        found.append(live_report.figures([row for row in again.rows if row.measured]))
+    return {
+        f"simulated_{name}_varied_{most.__name__}": most(each[name] for each in found)
+        for name in ("mean_jct_s", "p99_jct_s")
+        for most in (min, max)
+    }
 
 
 _NAMED: Final = ("run", "policy", "label", *live_report.CELL, "repeat", "jobs")

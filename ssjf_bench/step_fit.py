@@ -87,9 +87,10 @@ def fit(runs: Sequence[Sequence[LiveRow]]) -> Fit:
     """Fits one engine to the rows (warm-up among them) of runs on it.
 
     The time of each answer after its first token is the sum of its steps, and a step takes
-    base + running · per_sequence, and where prompts are read prefill + tokens ·
-    prefill_token. Counting steps by a clock that goes by the times found so far makes it
-    linear: least squares, none of them negative. Raises ValueError for too few answers.
+    base + running · per_sequence + context · context_token, and where prompts are read
+    prefill + tokens · prefill_token. Counting steps by a clock that goes by the times found so
+    far makes it linear: least squares, none of them negative. Raises ValueError for too few
+    answers.
     """
     found = [_Answers(rows) for rows in runs]
     if sum(int(each.several.sum()) for each in found) < FEWEST_ANSWERS:
@@ -141,12 +142,17 @@ class _Clock:
     times_s: Floats
     steps: Floats
     tokens: Floats
+    contexts: Floats
+    """Tokens that sequences looked back on, added up over the steps."""
 
     def steps_by(self, times_s: Floats) -> Floats:
         return np.asarray(np.interp(times_s, self.times_s, self.steps))
 
     def tokens_by(self, times_s: Floats) -> Floats:
         return np.asarray(np.interp(times_s, self.times_s, self.tokens))
+
+    def contexts_by(self, times_s: Floats) -> Floats:
+        return np.asarray(np.interp(times_s, self.times_s, self.contexts))
 
 
 def _clock(of: _Answers, step_time: StepTime) -> _Clock:
@@ -155,25 +161,36 @@ def _clock(of: _Answers, step_time: StepTime) -> _Clock:
     A job is in the batch from the beginning of its first step on, and the clock stands while
     prompts are read, which is before that.
     """
-    count, groups = len(of.end_s), len(of.group_first_s)
     joins_s = of.group_first_s - step_time.decode_s(1)
     reads_s = joins_s - _reading_s(of, step_time)
-    events = (
-        # time, jobs that join, whether reading goes on from there
-        (joins_s, np.bincount(of.group), np.zeros(groups)),
-        (reads_s, np.zeros(groups), np.ones(groups)),
-        (joins_s, np.zeros(groups), -np.ones(groups)),
-        (of.end_s, -np.ones(count), np.zeros(count)),
-    )
-    times_s, joined, reading = map(np.concatenate, zip(*events, strict=True))
+    # A context is prompt + rate · (time - first), as long as its job runs: offset + rate · time.
+    rate = np.divide(of.steps, of.end_s - of.first_s, out=np.zeros_like(of.steps), where=of.several)
+    offset = of.prompt_tokens - rate * of.first_s
+    ones = np.ones_like(rate)
+    times_s = np.concatenate([joins_s, of.end_s, reads_s, joins_s])
     order = np.argsort(times_s, kind="stable")
-    times_s, running = times_s[order], np.cumsum(joined[order])
-    stands = np.cumsum(reading[order]) > 0
-    step_s = (step_time.base_ms + step_time.per_sequence_ms * running) * 1e-3
+    times_s = times_s[order]
+    nobody = np.zeros(2 * len(joins_s))
+
+    def going_on(each: Floats) -> Floats:
+        """The sum over the jobs in the batch, from each time on."""
+        joined = np.bincount(of.group, each)
+        return np.asarray(np.cumsum(np.concatenate([joined, -each, nobody])[order])[:-1])
+
+    begins = np.ones_like(joins_s)
+    reading = np.concatenate([np.zeros(len(begins) + len(ones)), begins, -begins])
+    stands = np.cumsum(reading[order])[:-1] > 0
+    gaps_s, middles_s = np.diff(times_s), (times_s[:-1] + times_s[1:]) / 2
+    running = np.round(going_on(ones))
+    context = np.maximum(going_on(offset) + going_on(rate) * middles_s, 0.0)
+    step_s = 1e-3 * (
+        step_time.base_ms
+        + step_time.per_sequence_ms * running
+        + step_time.context_token_ms * context
+    )
     goes = (running > 0) & ~stands & (step_s > 0)
-    pace = np.divide(1.0, step_s, out=np.zeros_like(step_s), where=goes)[:-1]
-    gaps_s = np.diff(times_s)
-    return _Clock(times_s, _summed(gaps_s * pace), _summed(gaps_s * pace * running[:-1]))
+    steps = np.divide(gaps_s, step_s, out=np.zeros_like(step_s), where=goes)
+    return _Clock(times_s, _summed(steps), _summed(steps * running), _summed(steps * context))
 
 
 def _summed(values: Floats) -> Floats:
@@ -187,17 +204,19 @@ def _reading_s(of: _Answers, step_time: StepTime) -> Floats:
 
 def _terms(of: _Answers, step_time: StepTime) -> Floats:
     """A row for each answer of several tokens: its steps, the tokens of all in these steps,
-    the steps among them in which prompts of others are read, and the tokens of those.
+    the steps among them in which prompts of others are read, the tokens of those, and the
+    tokens that all looked back on.
     """
     clock = _clock(of, step_time)
     steps = clock.steps_by(of.end_s) - clock.steps_by(of.first_s)
     tokens = clock.tokens_by(of.end_s) - clock.tokens_by(of.first_s)
-    # The clock says how many ran on average; how many steps there were is known better.
-    together = np.divide(tokens, steps, out=np.ones_like(steps), where=steps > 0)
+    contexts = clock.contexts_by(of.end_s) - clock.contexts_by(of.first_s)
+    # The clock says what was there on average; how many steps there were is known better.
+    right = np.divide(of.steps, steps, out=np.zeros_like(steps), where=steps > 0)
     last = np.searchsorted(of.group_first_s, of.end_s + of.half_step_s, "right")
     read = _summed(of.group_tokens)
     groups, prompts = last - of.group - 1, read[last] - read[of.group + 1]
-    columns = (of.steps, of.steps * together, groups, prompts)
+    columns = (of.steps, tokens * right, groups, prompts, contexts * right)
     return np.asarray(np.stack(columns, axis=1)[of.several], dtype=np.float64)
 
 
@@ -207,8 +226,8 @@ def _solve(matrix: Floats, seen_s: Floats) -> StepTime:
     scale = np.maximum(np.abs(matrix).max(axis=0), 1e-12)
     scaled = matrix / scale * weight[:, None]
     found = optimize.nnls(scaled, seen_s * 1e3 * weight)[0] / scale
-    base_ms, per_sequence_ms, prefill_ms, prefill_token_ms = found.tolist()
-    return StepTime(base_ms, per_sequence_ms, prefill_token_ms, prefill_ms)
+    base_ms, per_sequence_ms, prefill_ms, prefill_token_ms, context_token_ms = found.tolist()
+    return StepTime(base_ms, per_sequence_ms, prefill_token_ms, prefill_ms, context_token_ms)
 
 
 def _coefficients(step_time: StepTime) -> Floats:
@@ -218,6 +237,7 @@ def _coefficients(step_time: StepTime) -> Floats:
             step_time.per_sequence_ms,
             step_time.prefill_ms,
             step_time.prefill_token_ms,
+            step_time.context_token_ms,
         ]
     )
 

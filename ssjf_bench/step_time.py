@@ -1,8 +1,9 @@
 """How long an engine's step takes: the one model of an engine that a simulation has.
 
-A decode step of n sequences takes base + n · per_sequence; prompts add their prefill to the
-step in which they start. Owns the numbers and the capacity that follows from them; knows no
-queue. The defaults are an 8 B model in bf16 on one H100; `step_fit` finds them in live runs.
+A decode step of n sequences takes base + n · per_sequence, and more for every token that they
+look back on; prompts add their prefill to the step in which they start. Owns the numbers and
+the capacity that follows from them; knows no queue. The defaults are an 8 B model in bf16 on
+one H100; `step_fit` finds them in live runs.
 """
 
 from __future__ import annotations
@@ -22,15 +23,21 @@ class StepTime:
     """What each token of a prompt adds to the step in which its job starts."""
     prefill_ms: float = 0.0
     """What a step takes longer in which any prompt is read, however many and long."""
+    context_token_ms: float = 0.0
+    """What each token adds that a running sequence has read or generated before."""
 
     def __post_init__(self) -> None:
-        times = (self.base_ms, self.per_sequence_ms, self.prefill_token_ms, self.prefill_ms)
+        times = (
+            *(self.base_ms, self.per_sequence_ms, self.prefill_token_ms, self.prefill_ms),
+            self.context_token_ms,
+        )
         if not all(0 <= time < float("inf") for time in times) or self.decode_s(1) <= 0:
             raise ValueError("step time: finite times of at least 0 and a step above 0 ms wanted")
 
-    def decode_s(self, batch: int) -> float:
-        """Seconds that a step of `batch` sequences takes."""
-        return (self.base_ms + self.per_sequence_ms * batch) * 1e-3
+    def decode_s(self, batch: int, context_tokens: float = 0.0) -> float:
+        """Seconds that a step of `batch` sequences takes, with so much context in all."""
+        context_ms = self.context_token_ms * context_tokens
+        return (self.base_ms + self.per_sequence_ms * batch + context_ms) * 1e-3
 
     def prefill_s(self, prompt_tokens: float) -> float:
         """Seconds that the tokens of prompts add to their step; 0 without any."""
@@ -44,6 +51,8 @@ class StepTime:
         """What a full engine finishes: `batch` answers for each mean length of full steps.
 
         Each of those answers also holds the batch up for its prefill, in a step of its own.
+        Context counts as if all answers were of one length.
         """
-        decode_s = self.decode_s(batch) * mean_output_tokens
+        context_tokens = batch * (mean_prompt_tokens + mean_output_tokens / 2)
+        decode_s = self.decode_s(batch, context_tokens) * mean_output_tokens
         return batch / (decode_s + batch * self.prefill_s(mean_prompt_tokens))

@@ -40,8 +40,18 @@ class VirtualEngine:
     """Runs jobs, each named by a number; every step gives each of them one token."""
 
     __slots__ = (
-        *("_ends", "_entering", "_first_tokens", "_handover", "_owed_steps", "_prefill_s"),
-        *("_step", "_step_time", "kv_free", "now_s", "places_free"),
+        *(
+            "_context",
+            "_context_token_s",
+            "_contexts",
+            "_decode_s",
+            "_ends",
+            "_entering",
+            "_first_tokens",
+            "_handover",
+        ),
+        *("_owed_steps", "_prefill_s", "_step", "_step_time"),
+        *("kv_free", "now_s", "places_free"),
     )
 
     def __init__(
@@ -57,6 +67,10 @@ class VirtualEngine:
         self._ends: list[tuple[int, int]] = []  # (step, job) of the last token
         # (step, job, prompt tokens, output tokens) of jobs handed over, by the step they join
         self._entering: list[tuple[int, int, int, int]] = []
+        self._decode_s = [step_time.decode_s(running) for running in range(places + 1)]
+        self._context_token_s = step_time.context_token_ms * 1e-3
+        self._context = 0  # what the batch looks back on in the next step; 0 where it costs nothing
+        self._contexts: dict[int, int] = {}  # by job: what it will have looked back on at its end
         self._owed_steps = 0.0
         self._prefill_s = 0.0
         self._first_tokens: list[tuple[int, float]] = []
@@ -96,24 +110,45 @@ class VirtualEngine:
         if self._entering:
             self._join()
         ends = self._ends
-        step_s = self._step_time.decode_s(len(ends))
+        step_s = self._decode_s[len(ends)] + self._context * self._context_token_s
         steps = ends[0][0] - self._step
         if self._entering:
             steps = min(steps, self._entering[0][0] - self._step)
         if until_s < math.inf:
-            wanted = (until_s - self.now_s - self._prefill_s) / step_s
+            seconds = until_s - self.now_s - self._prefill_s
+            wanted = self._steps_in(seconds, step_s) if self._context_token_s else seconds / step_s
             steps = min(steps, max(1, math.ceil(wanted - ROUNDING_STEPS)))
         self._step += steps
         self.now_s += steps * step_s + self._prefill_s
         self._prefill_s = 0.0
+        if self._context_token_s:
+            self.now_s += self._grow(steps)
         done = []
         while ends and ends[0][0] <= self._step:
             done.append(heappop(ends)[1])
+        if self._context_token_s:
+            self._context -= sum(map(self._contexts.pop, done))
         return done
 
     def idle_until(self, time_s: float) -> None:
         """Nothing runs until then."""
         self.now_s = max(self.now_s, time_s)
+
+    def _grow(self, steps: int) -> float:
+        """Each step has added a token a sequence; seconds that this made the steps longer."""
+        running = len(self._ends)
+        self._context += steps * running
+        more_tokens = running * steps * (steps - 1) / 2
+        return self._context_token_s * more_tokens
+
+    def _steps_in(self, seconds: float, step_s: float) -> float:
+        """Growing steps that take so long, the next one `step_s`, as a fraction."""
+        if seconds <= 0:
+            return 0.0
+        growth_s = 0.5 * self._context_token_s * len(self._ends)
+        linear_s = step_s - growth_s
+        root = math.sqrt(linear_s * linear_s + 4 * growth_s * seconds)
+        return 2 * seconds / (linear_s + root)
 
     def _missed_steps(self) -> int:
         if not self._ends:
@@ -135,6 +170,10 @@ class VirtualEngine:
             heappush(ends, (self._step + output_tokens, job))
             joined.append(job)
             prompts += prompt_tokens
+            if self._context_token_s:
+                self._contexts[job] = prompt_tokens + output_tokens
+                self._context += prompt_tokens
+        step_s = self._decode_s[len(ends)] + self._context * self._context_token_s
         self._prefill_s = self._step_time.prefill_s(prompts)
-        first_s = self.now_s + self._prefill_s + self._step_time.decode_s(len(ends))
+        first_s = self.now_s + self._prefill_s + step_s
         self._first_tokens += [(job, first_s) for job in joined]

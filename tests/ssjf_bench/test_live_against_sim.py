@@ -82,6 +82,14 @@ def test_the_engine_is_fitted_to_fcfs_alone() -> None:
     ]
 
 
+def test_it_is_told_how_much_hardly_different_engines_change() -> None:
+    for each in compared(runs_of(jobs=200)).rows:
+        for name in ("mean_jct_s", "p99_jct_s"):
+            low, high = (each[f"simulated_{name}_varied_{most}"] for most in ("min", "max"))
+            assert low < high
+            assert low * 0.9 < each[f"simulated_{name}"] < high * 1.1
+
+
 def test_cells_without_fcfs_are_left_out_and_named() -> None:
     found = compared([simulated("fcfs"), simulated("ssjf", max_batch=16)])
     assert [each["run"] for each in found.rows] == ["continuous-8-0.9-fcfs-1"]

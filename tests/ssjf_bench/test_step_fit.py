@@ -51,6 +51,14 @@ def test_the_engine_is_found_in_the_times_of_its_answers(batch: int, load: float
     assert found.relative_error < 0.001
 
 
+def test_what_context_costs_is_told_from_what_sequences_cost() -> None:
+    engine = StepTime(6.0, 0.035, 0.03, 4.0, 1e-4)
+    found = step_fit.fit([rows_of(step_time=engine, max_batch=16, jobs=800)]).step_time
+    assert found.context_token_ms == pytest.approx(1e-4, rel=0.05)
+    assert found.per_sequence_ms == pytest.approx(0.035, rel=0.1)
+    assert found.base_ms == pytest.approx(6.0, rel=0.005)
+
+
 def test_several_runs_are_fitted_as_one_engine() -> None:
     found = step_fit.fit([rows_of(), rows_of(max_batch=32, repeat=2)])
     assert_close(found.step_time, STEP, 0.002)

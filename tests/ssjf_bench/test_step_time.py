@@ -24,6 +24,12 @@ def test_prefill_takes_from_capacity() -> None:
     assert step_time.capacity_requests_per_s(4, 10, 100) == pytest.approx(4 / 0.5)
 
 
+def test_context_takes_from_capacity() -> None:
+    step_time = StepTime(10, 0, context_token_ms=0.01)
+    # 4 answers of 10 tokens with prompts of 95: steps look back on 4 * 100 tokens on average
+    assert step_time.capacity_requests_per_s(4, 10, 95) == pytest.approx(4 / (10 * 0.014))
+
+
 @pytest.mark.parametrize("times", [(-1, 1, 0), (0, 0, 0), (1, 1, -1), (float("inf"), 0, 0)])
 def test_impossible_times_are_refused(times: tuple[float, float, float]) -> None:
     with pytest.raises(ValueError, match="step time"):

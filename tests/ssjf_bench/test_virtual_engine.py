@@ -126,3 +126,34 @@ def test_a_fraction_of_a_step_is_missed_on_average() -> None:
 def test_an_impossible_handover_is_refused(values: tuple[float, float]) -> None:
     with pytest.raises(ValueError, match="handover"):
         Handover(*values)
+
+
+def looking_back(context_token_ms: float = 0.1) -> VirtualEngine:
+    return VirtualEngine(StepTime(10, 0, context_token_ms=context_token_ms), 4, 1000)
+
+
+def test_every_token_looked_back_on_lengthens_a_step() -> None:
+    alone = looking_back()
+    alone.start(1, 20, 3, 10)
+    assert alone.run(inf) == [1]
+    assert alone.now_s == pytest.approx(0.012 + 0.0121 + 0.0122)
+
+
+def test_a_job_that_has_left_is_not_looked_back_on() -> None:
+    batch = looking_back()
+    batch.start(1, 20, 1, 10)
+    batch.start(2, 30, 2, 10)
+    assert batch.run(inf) == [1]
+    assert batch.now_s == pytest.approx(0.015)
+    assert batch.run(inf) == [2]
+    assert batch.now_s == pytest.approx(0.015 + 0.0131)
+
+
+@pytest.mark.parametrize("until_s", [0.005, 0.1, 0.4005, 3.0])
+def test_an_arrival_is_met_by_the_first_step_that_ends_after_it(until_s: float) -> None:
+    busy = looking_back()
+    busy.start(1, 20, 1000, 10)
+    busy.run(until_s)
+    step_s = [(10 + 0.1 * (20 + step)) * 1e-3 for step in range(1000)]
+    ends_s = [sum(step_s[: count + 1]) for count in range(1000)]
+    assert busy.now_s == pytest.approx(min(end_s for end_s in ends_s if end_s >= until_s))
