@@ -13,6 +13,20 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, Final
 
+from gateway_svc.scheduling.batching import Mode
+
+FCFS: Final = "fcfs"
+"""First come, first served."""
+SSJF: Final = "ssjf"
+"""Shortest first, by prediction."""
+ORACLE: Final = "oracle"
+"""Shortest first, by truth: what is left of a job where it was preempted."""
+PAPER_JCT_CHANGES: Final = (-0.396, -0.305)
+"""Mean completion time against first come, first served, over all modes (the abstract)."""
+PAPER_THROUGHPUT_FACTORS: Final = (2.2, 3.6)
+"""Its throughput, likewise; which figure belongs to which mode is not in the code."""
+PAPER_BATCH: Final = 2
+"""Jobs in a batch unless varied (util.py, MAX_BATCH_SIZE); run.sh has 2, 4, 6, 8, 10."""
 TOKEN_S: Final = 0.02
 """Each output token takes this long, in a batch of any size (simulator.py, --per_token_latency)."""
 CONSTANT_TOKENS: Final = 5
@@ -66,8 +80,11 @@ class Rules:
     """A predicted job reaches the queue so much later (eval.py never adds the *_overhead columns
     of the predictions to anything)."""
     arrivals_as_published: bool = True
-    """Poisson arrivals stand on whole seconds, and gamma gaps are sorted, shortest first (job.py,
-    create_jobs_from_llm_data, np.sort); else both are drawn in continuous time and not sorted."""
+    """Poisson arrivals stand on whole seconds, a trace's on tenths; gamma gaps are sorted, the
+    shortest first (job.py, create_jobs_from_llm_data: np.sort before np.cumsum)."""
+    milliseconds_as_seconds: bool = True
+    """A trace's timestamps, in milliseconds, are taken for seconds: scale 1 is a thousandth of
+    the recorded rate (traces/convert_timestamps.py, and job.py as above)."""
     jobs: int = 50
     """Jobs of a run (util.py, NUM_JOBS)."""
     load: float | None = None
@@ -103,8 +120,28 @@ def artefacts(steady_jobs: int, steady_load: float) -> tuple[Artefact, ...]:
         Artefact("SSJF forgets the last job", {"forgets_last_job": False}),
         Artefact("predictions take no time", {"prediction_s": PREDICTION_S}),
         Artefact("sorted gaps, whole seconds", {"arrivals_as_published": False}),
+        Artefact("traces a thousand times slower", {"milliseconds_as_seconds": False}),
         Artefact("bursts of 50", {"jobs": steady_jobs, "load": steady_load}),
+        Artefact("the starvation rule itself", {"starvation": Starvation.NONE}),
     )
+
+
+def that_matter(rules: Rules, order: str, mode: Mode) -> Rules:
+    """The rules, those at their defaults that make no difference to when jobs end."""
+    same: dict[str, Any] = {"throughput_share": Rules().throughput_share}
+    if order == FCFS:
+        same |= {"starvation": Starvation.NONE, "forgets_last_job": False}
+    else:
+        same |= {"fcfs_idles_s": 0.0}
+    if order != SSJF:
+        same |= {"prediction_s": 0.0}
+    if order == FCFS or mode is not Mode.CONTINUOUS:
+        same |= {"ssjf_preempts": False}
+    if mode is not Mode.CONTINUOUS:
+        same |= {"joins_at_completions": False}
+    if mode is not Mode.DYNAMIC:
+        same |= {"answers_at_batch_end": False}
+    return replace(rules, **same)
 
 
 def without(rules: Rules, *removed: Artefact) -> Rules:

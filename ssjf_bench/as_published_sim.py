@@ -25,14 +25,19 @@ from gateway_svc.scheduling.entry import Entry
 from gateway_svc.scheduling.job import Job
 from gateway_svc.scheduling.policy import Policy
 from gateway_svc.scheduling.quota import Limits
-from ssjf_bench.as_published import CONSTANT_TOKENS, TOKEN_S, Rules, Starvation
+from ssjf_bench.as_published import (
+    CONSTANT_TOKENS,
+    FCFS,
+    ORACLE,
+    SSJF,
+    TOKEN_S,
+    Rules,
+    Starvation,
+)
 from ssjf_bench.as_published_policy import SsjfUnlessStarving
 from ssjf_bench.step_time import StepTime
 from ssjf_bench.virtual_engine import VirtualEngine
 
-FCFS: Final = "fcfs"
-SSJF: Final = "ssjf"
-ORACLE: Final = "oracle"
 STEP_TIME: Final = StepTime(base_ms=TOKEN_S * 1e3, per_sequence_ms=0.0)
 ENGINE: Final = "simulated"
 UNLIMITED: Final = sys.maxsize
