@@ -56,8 +56,10 @@ def read_lengths(path: Path) -> tuple[NDArray[np.int64], dict[str, NDArray[np.in
             reader = csv.DictReader(lines)
             columns = [LENGTH, *(c for c in reader.fieldnames or () if c.startswith(PREDICTION))]
             rows = [[int(row[column]) for column in columns] for row in reader]
-    except (OSError, EOFError, KeyError, TypeError, ValueError, csv.Error) as error:
-        raise PublishedDataError(f"{path}: {error!r}") from error
+    except KeyError as error:
+        raise PublishedDataError(f"{path}: no column {error}") from error
+    except (OSError, EOFError, TypeError, ValueError, csv.Error) as error:
+        raise PublishedDataError(f"{path}: {error}") from error
     if len(rows) < 2:
         raise PublishedDataError(f"{path}: fewer than two answers")
     table = np.array(rows, dtype=np.int64)

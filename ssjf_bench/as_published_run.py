@@ -8,7 +8,7 @@ taken (auto_eval_barplot.py, report_stats). Called by `as_published_report`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -25,7 +25,7 @@ from ssjf_bench.as_published import (
     Rules,
     that_matter,
 )
-from ssjf_bench.as_published_arrivals import Kind, Times, at_rate
+from ssjf_bench.as_published_arrivals import Kind, Replayed, Times, at_rate
 from ssjf_bench.as_published_data import Predictor
 from ssjf_bench.as_published_sim import Burst
 
@@ -66,6 +66,8 @@ class Draw:
 
     def figures(self, rules: Rules, batching: Batching, order: str) -> Figures:
         """The run in one order: a baseline's name, or a predictor's."""
+        if not isinstance(self._kind, Replayed):
+            rules = replace(rules, milliseconds_as_seconds=True)  # so that it is run once
         arrivals_s, rows = self._jobs(rules, batching)
         ends_s = self._ends_s(rules, batching, order, arrivals_s, rows)
         done = ~np.isnan(ends_s)

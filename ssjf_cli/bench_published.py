@@ -49,7 +49,7 @@ def as_published(
     ] = "",
     batch: Annotated[list[int], typer.Option(min=2, help="Places; repeatable.")] = [2, 6, 10],  # noqa: B006 (typer copies it)
     seeds: Annotated[int, typer.Option(min=1, help="Repetitions of everything.")] = 3,
-    runs: Annotated[int, typer.Option(min=1, help="Bursts at each value, as the paper.")] = 20,
+    runs: Annotated[int, typer.Option(min=1, help="Bursts at each value of a kind.")] = 10,
     processes: Annotated[
         int | None, typer.Option(min=1, help="As many as there are cores by default.")
     ] = None,
