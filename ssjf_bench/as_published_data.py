@@ -1,7 +1,7 @@
 """Lengths and predictions for the paper's experiments: the paper's own, where they are public.
 
 Owns reading its published predictions (a CSV with `output_tokens` and a column
-`pred_…` of classes for each predictor) and standing in for predictors whose predictions are
+`pred_…` for each predictor) and standing in for predictors whose predictions are
 not public: noise of the tau-b that a training of the same recipe reached. Called by
 `ssjf bench as-published`.
 """
@@ -25,6 +25,9 @@ PREDICTION: Final = "pred_"
 LENGTH: Final = "output_tokens"
 NO_ORDER_TAU: Final = 0.05
 """Predictions that order no better than this are taken as no order at all."""
+MOST_CLASSES: Final = 16
+"""A predictor that says no more different things than this says classes."""
+PUBLISHED: Final = "the paper's published predictions"
 Tokens = NDArray[np.float64]
 
 
@@ -46,8 +49,8 @@ class Predictor:
     """Where the predictions come from, for reports."""
 
 
-def read_lengths(path: Path) -> tuple[NDArray[np.int64], dict[str, NDArray[np.int64]]]:
-    """True lengths, and the predicted class of each by predictor; a .csv or .csv.gz file.
+def read_lengths(path: Path) -> tuple[NDArray[np.int64], dict[str, Tokens]]:
+    """True lengths, and what each predictor said: a class or tokens; a .csv or .csv.gz file.
 
     Raises PublishedDataError for a file without lengths or with a field that is no number.
     """
@@ -55,16 +58,18 @@ def read_lengths(path: Path) -> tuple[NDArray[np.int64], dict[str, NDArray[np.in
         with _open(path) as lines:
             reader = csv.DictReader(lines)
             columns = [LENGTH, *(c for c in reader.fieldnames or () if c.startswith(PREDICTION))]
-            rows = [[int(row[column]) for column in columns] for row in reader]
+            rows = [[float(row[column]) for column in columns] for row in reader]
     except KeyError as error:
         raise PublishedDataError(f"{path}: no column {error}") from error
     except (OSError, EOFError, TypeError, ValueError, csv.Error) as error:
         raise PublishedDataError(f"{path}: {error}") from error
     if len(rows) < 2:
         raise PublishedDataError(f"{path}: fewer than two answers")
-    table = np.array(rows, dtype=np.int64)
-    classes = {column.removeprefix(PREDICTION): table[:, i] for i, column in enumerate(columns)}
-    return np.maximum(1, classes.pop(LENGTH)), classes
+    table = np.array(rows)
+    if not np.isfinite(table).all():
+        raise PublishedDataError(f"{path}: not all of it are numbers")
+    said = {column.removeprefix(PREDICTION): table[:, i] for i, column in enumerate(columns)}
+    return np.maximum(1, said.pop(LENGTH)).astype(np.int64), said
 
 
 def _open(path: Path) -> IO[str]:
@@ -73,13 +78,15 @@ def _open(path: Path) -> IO[str]:
     return path.open(encoding="utf-8", newline="")
 
 
-def from_classes(name: str, classes: NDArray[np.int64], actual: NDArray[np.int64]) -> Predictor:
-    """Each class as the median length of the answers that it was predicted for."""
-    tokens = np.empty(len(actual))
-    for each in np.unique(classes):
-        tokens[classes == each] = np.median(actual[classes == each])
-    tau_b = sim_predictions.kendall_tau_b(classes.astype(np.float64), actual.tolist())
-    return Predictor(name, tokens, tau_b, "the paper's published predictions")
+def published(name: str, said: Tokens, actual: NDArray[np.int64]) -> Predictor:
+    """A predictor by what it said. Classes stand for the median length of their answers."""
+    classes = np.unique(said)
+    tokens = np.maximum(said, 1.0)
+    if len(classes) <= MOST_CLASSES:
+        for each in classes:
+            tokens[said == each] = np.median(actual[said == each])
+    tau_b = sim_predictions.kendall_tau_b(said, actual.tolist())
+    return Predictor(name, tokens, tau_b, PUBLISHED)
 
 
 def read_training(path: Path) -> tuple[str, float]:

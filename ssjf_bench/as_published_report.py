@@ -8,6 +8,7 @@ a whole repetition; reported are its mean, least and greatest. Called by
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -103,18 +104,33 @@ def _batchings(batches: Sequence[int]) -> list[Batching]:
 def run(grid: Grid, processes: int) -> Iterator[tuple[Kind, list[Mapping[str, Figures]]]]:
     """For each kind and, within it, each seed: what became of every case, in their order.
 
-    Raises ValueError for a trace with too few jobs.
+    Raises ValueError for a trace with too few jobs, BrokenProcessPool where a process ended of
+    itself.
     """
-    units = [(grid, kind, seed) for kind in grid.kinds for seed in grid.seeds]
+    units = [(kind, seed) for kind in grid.kinds for seed in grid.seeds]
     if processes == 1:
-        yield from map(_unit, units)
+        yield from (_run(grid, *unit) for unit in units)
         return
-    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
-        yield from pool.map(_unit, units)
+    pool = ProcessPoolExecutor(processes, get_context("spawn"), _remember, (grid,))
+    try:
+        yield from pool.map(_run_remembered, units)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def _unit(unit: tuple[Grid, Kind, int]) -> tuple[Kind, list[Mapping[str, Figures]]]:
-    grid, kind, seed = unit
+_remembered: list[Grid] = []  # of a worker process: sent once, not with every unit
+
+
+def _remember(grid: Grid) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which ends the pool
+    _remembered[:] = [grid]
+
+
+def _run_remembered(unit: tuple[Kind, int]) -> tuple[Kind, list[Mapping[str, Figures]]]:
+    return _run(_remembered[0], *unit)
+
+
+def _run(grid: Grid, kind: Kind, seed: int) -> tuple[Kind, list[Mapping[str, Figures]]]:
     bursts = runs.draws(grid.answers, kind, seed, grid.runs)
     steady = bursts[:: grid.runs]
     return kind, [

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -75,8 +76,10 @@ def as_published(
         grid = _grid(answers, arrivals or (), batch, seeds, runs, ablated, quick=quick)
         workers = 1 if quick else processes or len(os.sched_getaffinity(0))
         found = list(track(report.run(grid, workers), "simulating", grid.units, console=console))
-    except (ValueError, TraceError, PublishedDataError) as error:
+    except (ValueError, TraceError, PublishedDataError, BrokenProcessPool) as error:
         fail(str(error))
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
     published, taken_apart = report.rows(grid, found)
     results: dict[str, Any] = {
         "paper": {
@@ -111,11 +114,11 @@ def _answers(lengths: Path, trainings: Sequence[Path]) -> Answers:
     from ssjf_bench.as_published_run import Answers
 
     if ".csv" in lengths.suffixes:
-        actual, classes = data.read_lengths(lengths)
+        actual, said = data.read_lengths(lengths)
     else:
         rows = read_rows(lengths, None) or ()
-        actual, classes = np.array([row.output_tokens for row in rows]), {}
-    predictors = [data.from_classes(name, each, actual) for name, each in classes.items()]
+        actual, said = np.array([row.output_tokens for row in rows]), {}
+    predictors = [data.published(name, each, actual) for name, each in said.items()]
     for name, tau_b in map(data.read_training, trainings):
         predictors.append(data.from_tau(name, tau_b, actual, seed=1))
     if not predictors:
@@ -135,12 +138,13 @@ def _grid(
 ) -> Grid:
     from ssjf_bench.as_published import PAPER_BATCH
     from ssjf_bench.as_published_arrivals import Gamma, Kind, Poisson, Replayed
+    from ssjf_bench.as_published_data import PUBLISHED
     from ssjf_bench.as_published_report import Grid
     from ssjf_bench.trace import read_trace
 
     replayed = [Replayed(_name(each), read_trace(each)) for each in traces]
     kinds: list[Kind] = [Poisson(), Gamma(), *replayed]
-    real = [each.name for each in answers.predictors if "published" in each.origin]
+    real = [each.name for each in answers.predictors if each.origin == PUBLISHED]
     chosen = ablated or (real or [answers.predictors[0].name])[-1]
     if not quick:
         return Grid(answers, kinds, batches, range(1, seeds + 1), runs, chosen, batches[:2])
