@@ -95,7 +95,7 @@ class _Run:
 
     def to_the_end(self) -> None:
         """Arrivals, then starts, then steps, until nothing is left."""
-        jobs, ended = len(self._left), False
+        jobs, ended = len(self._left), True
         while self._arrived < jobs or self._here:
             self._arrive()
             if not self._here:
