@@ -80,3 +80,12 @@ def test_idle_time_does_not_go_back() -> None:
     idle.idle_until(2.0)
     idle.idle_until(1.0)
     assert idle.now_s == 2.0
+
+
+def test_stopped_jobs_leave_with_what_they_still_have_to_make() -> None:
+    busy = engine()
+    busy.start(1, 1, 5, 10)
+    busy.start(2, 1, 2, 10)
+    assert busy.run(inf) == [2]
+    assert busy.stop() == {1: 3}
+    assert busy.running == 0
