@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 # Okabe and Ito's palette; a marker each, so that a print in grey is readable, too.
 STYLES: Final = (
     *(("#D55E00", "o"), ("#0072B2", "s"), ("#CC79A7", "^"), ("#E69F00", "v"), ("#56B4E9", "D")),
-    *(("#000000", "x"), ("#999999", "+"), ("#F0E442", "<"), ("#4477AA", ">")),
+    *(("#000000", "x"), ("#999999", "+"), ("#F0E442", "<"), ("#882255", ">")),
+    *(("#332288", "P"), ("#AA4499", "p"), ("#661100", "h"), ("#6699CC", "8")),
 )
 ORACLE_STYLE: Final = ("#009E73", "*")
 NONE_REMOVED: Final = "as published"

@@ -207,7 +207,7 @@ def compared(by_seed: Sequence[Mapping[str, Figures]], order: str) -> Row:
         "fcfs_mean_jct_s": float(np.mean([each[FCFS].mean_jct_s for each in by_seed])),
         **_spread("mean_jct_change", changes),
         **_spread("throughput_factor", factors),
-        **_spread("p99_jct_factor", tails),
+        "p99_jct_factor": float(np.mean(tails)),
         "share_of_oracle_gain": sum(changes) / ceiling if ceiling < 0 else None,
         "seeds": len(by_seed),
     }

@@ -119,8 +119,8 @@ def _answers(lengths: Path, trainings: Sequence[Path]) -> Answers:
         rows = read_rows(lengths, None) or ()
         actual, said = np.array([row.output_tokens for row in rows]), {}
     predictors = [data.published(name, each, actual) for name, each in said.items()]
-    for name, tau_b in map(data.read_training, trainings):
-        predictors.append(data.from_tau(name, tau_b, actual, seed=1))
+    for seed, (name, tau_b) in enumerate(map(data.read_training, trainings), start=1):
+        predictors.append(data.from_tau(name, tau_b, actual, seed))
     if not predictors:
         predictors.append(data.from_tau(f"noise {DEFAULT_TAU:g}", DEFAULT_TAU, actual, seed=1))
     return Answers(actual, predictors)
