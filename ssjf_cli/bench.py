@@ -23,6 +23,7 @@ from ssjf_cli import (
     bench_frontier,
     bench_gateway,
     bench_live,
+    bench_published,
     bench_scheduler,
     bench_sim,
 )
@@ -36,6 +37,7 @@ app.command()(bench_sim.sim)
 app.command()(bench_engine.engine)
 app.command()(bench_scheduler.scheduler)
 app.command()(bench_frontier.frontier)
+app.command()(bench_published.as_published)
 app.command()(bench_gateway.gateway)
 app.command("against-sim")(bench_against_sim.against_sim)
 app.command()(bench_live.live)

@@ -157,3 +157,12 @@ def test_an_arrival_is_met_by_the_first_step_that_ends_after_it(until_s: float) 
     step_s = [(10 + 0.1 * (20 + step)) * 1e-3 for step in range(1000)]
     ends_s = [sum(step_s[: count + 1]) for count in range(1000)]
     assert busy.now_s == pytest.approx(min(end_s for end_s in ends_s if end_s >= until_s))
+
+
+def test_stopped_jobs_leave_with_what_they_still_have_to_make() -> None:
+    busy = engine()
+    busy.start(1, 1, 5, 10)
+    busy.start(2, 1, 2, 10)
+    assert busy.run(inf) == [2]
+    assert busy.stop() == {1: 3}
+    assert busy.running == 0
