@@ -7,6 +7,7 @@ queue. The defaults are an 8 B model in bf16 on one H100.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -44,3 +45,21 @@ class StepTime:
         decode_s = self.decode_s(batch) * mean_output_tokens
         prefill_s = batch * self.prefill_token_ms * mean_prompt_tokens * 1e-3
         return batch / (decode_s + prefill_s)
+
+    def whole_batches_requests_per_s(self, batch: int, output_tokens: Sequence[int]) -> float:
+        """What an engine finishes that takes these answers `batch` at a time, in their order.
+
+        A batch runs until its longest answer has ended, ever fewer sequences a step; a last
+        one that is not full does not count, unless there is no other. Without prefill.
+        """
+        full = max(batch, len(output_tokens) - len(output_tokens) % batch)
+        taken = output_tokens[:full]
+        batches = [sorted(taken[first : first + batch]) for first in range(0, len(taken), batch)]
+        return len(taken) / sum(self._whole_s(each) for each in batches)
+
+    def _whole_s(self, rising_tokens: Sequence[int]) -> float:
+        running, done, seconds = len(rising_tokens), 0, 0.0
+        for ended, tokens in enumerate(rising_tokens):
+            seconds += (tokens - done) * self.decode_s(running - ended)
+            done = tokens
+        return seconds
