@@ -28,6 +28,8 @@ class Answered:
     """Who answered; empty where the file does not say."""
     output_tokens: int
     """Length of the answer, at least 1."""
+    source: str = ""
+    """Where the prompt comes from; empty where the file does not say."""
 
 
 def draw(rows: Sequence[Answered], jobs: int, seed: int) -> list[Answered]:
@@ -65,6 +67,8 @@ def requests(
             llm=row.llm,
             prompt_tokens=1 if prompt_tokens is None else prompt_tokens[index],
             output_tokens=min(row.output_tokens, limit),
+            prompt_id=row.prompt_id,
+            source=row.source,
         )
         for index, row in enumerate(rows)
     )

@@ -9,17 +9,24 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Final
 
 import grpc
 
-from ssjf.engine.v1 import sampling_pb2
+from ssjf.engine.v1 import engine_pb2, prompt_pb2, sampling_pb2
 from ssjf.gateway.v1 import gateway_pb2, gateway_pb2_grpc
 from ssjf.wire import channel, errors
 from ssjf_bench.workload import Request, Workload
 
 OK = "OK"
+ROLES: Final[Mapping[str, prompt_pb2.ChatRole.ValueType]] = {
+    "system": prompt_pb2.CHAT_ROLE_SYSTEM,
+    "assistant": prompt_pb2.CHAT_ROLE_ASSISTANT,
+}
+"""Everyone else, tools included, is a user: the contract knows no other role."""
 
 
 @dataclass(slots=True)
@@ -47,6 +54,8 @@ class Record:
     """The answer."""
     text: str = ""
     """The answer."""
+    prompt_tokens: int | None = None
+    """Length of the prompt, chat template applied."""
     predicted_tokens: float | None = None
     """What it was last queued under."""
     predicted_by_model: bool | None = None
@@ -87,32 +96,71 @@ async def replay(
     Calls `on_end` whenever a request has ended. A failed request is a record, not an
     exception.
     """
+    async with connected(address) as client:
+        run = client.begin(workload, on_end)
+        await run.finished()
+        return run.records
+
+
+@asynccontextmanager
+async def connected(address: str, delta_interval_ms: int = 0) -> AsyncIterator[Client]:
+    """A client of the gateway at `address`, for one or several replays.
+
+    `delta_interval_ms`: tokens that come within it are sent together (0: a delta a step).
+    """
     async with channel.connect(address) as connection:
         # Else the first requests of a burst would wait for the connection, in any order.
         await connection.channel_ready()
-        return await _Replay(connection, on_end).run(workload)
+        yield Client(connection, delta_interval_ms)
 
 
-class _Replay:
-    def __init__(self, connection: grpc.aio.Channel, on_end: Callable[[Record], None]) -> None:
+class Client:
+    """Replays workloads over one connection."""
+
+    def __init__(self, connection: grpc.aio.Channel, delta_interval_ms: int) -> None:
         self._stub = gateway_pb2_grpc.GatewayServiceStub(connection)
-        self._on_end = on_end
-        self._start = time.monotonic()
+        self._delta_interval_ms = delta_interval_ms
 
-    async def run(self, workload: Workload) -> list[Record]:
+    def begin(
+        self, workload: Workload, on_end: Callable[[Record], None] = lambda _: None
+    ) -> Replay:
+        """A replay whose time 0 is now; its requests are sent while `finished` is awaited."""
+        messages = [to_message(each, self._delta_interval_ms) for each in workload.requests]
         records = [
             Record(request, arrival_s)
             for request, arrival_s in zip(workload.requests, workload.arrivals_s, strict=True)
         ]
-        async with asyncio.TaskGroup() as tasks:
-            for record in records:
-                await asyncio.sleep(max(0.0, record.arrival_s - self._now_s()))
-                tasks.create_task(self._one(record))
-        return records
+        return Replay(self._stub, messages, records, on_end)
 
-    async def _one(self, record: Record) -> None:
+
+class Replay:
+    """One pass over a workload; `records` fill while it runs, in order of arrival."""
+
+    def __init__(
+        self,
+        stub: gateway_pb2_grpc.GatewayServiceAsyncStub,
+        messages: Sequence[gateway_pb2.GenerateRequest],
+        records: list[Record],
+        on_end: Callable[[Record], None],
+    ) -> None:
+        self._stub = stub
+        self._messages = messages
+        self._on_end = on_end
+        self.records = records
+        """What became of the requests; whole after `finished`."""
+        self.start_s = time.monotonic()
+        """When it began, on the monotonic clock."""
+
+    async def finished(self) -> None:
+        """Sends every request at its arrival and returns when all have ended."""
+        async with asyncio.TaskGroup() as tasks:
+            for message, record in zip(self._messages, self.records, strict=True):
+                await asyncio.sleep(max(0.0, record.arrival_s - self._now_s()))
+                tasks.create_task(self._one(message, record))
+
+    async def _one(self, message: gateway_pb2.GenerateRequest, record: Record) -> None:
         record.sent_s = self._now_s()
-        call = self._stub.Generate(to_message(record.request))
+        call = self._stub.Generate(message)
         try:
             async for response in call:
                 self._note(record, response)
@@ -131,6 +179,7 @@ class _Replay:
         match response.WhichOneof("event"):
             case "queued":
                 record.queued_s = now_s
+                record.prompt_tokens = response.queued.prompt_tokens
             case "started":
                 record.started_s = now_s
             case "delta":
@@ -144,15 +193,37 @@ class _Replay:
                 record.finish_reason = sampling_pb2.FinishReason.Name(response.finished.reason)
 
     def _now_s(self) -> float:
-        return time.monotonic() - self._start
+        return time.monotonic() - self.start_s
 
 
-def to_message(request: Request) -> gateway_pb2.GenerateRequest:
-    """The request as the gateway reads it."""
-    return gateway_pb2.GenerateRequest(
-        prompt=request.prompt,
+def to_message(request: Request, delta_interval_ms: int = 0) -> gateway_pb2.GenerateRequest:
+    """The request as the gateway reads it.
+
+    An answer's length travels in the payload that the gateway hands on unread: no scheduler
+    sees it.
+    """
+    message = gateway_pb2.GenerateRequest(
         request_id=request.request_id,
         sampling=sampling_pb2.SamplingParams(
             max_tokens=request.max_tokens, temperature=request.temperature, seed=request.seed
         ),
+        stream=gateway_pb2.StreamOptions(delta_interval_ms=delta_interval_ms),
     )
+    if request.turns:
+        message.chat.CopyFrom(_chat(request))
+    else:
+        message.prompt = request.prompt
+    if request.output_tokens is not None:
+        payload = engine_pb2.BenchmarkPayload(forced_output_tokens=request.output_tokens)
+        message.benchmark_payload = payload.SerializeToString()
+    return message
+
+
+def _chat(request: Request) -> prompt_pb2.Chat:
+    chat = prompt_pb2.Chat()
+    for index, (role, content) in enumerate(request.turns):
+        # Instructions are for the first message alone.
+        known = ROLES if index == 0 else {"assistant": ROLES["assistant"]}
+        chat.messages.add(role=known.get(role, prompt_pb2.CHAT_ROLE_USER), content=content)
+    chat.messages.add(role=prompt_pb2.CHAT_ROLE_USER, content=request.prompt)
+    return chat

@@ -23,7 +23,7 @@ from ssjf_bench.sim_predictions import Predictions
 from ssjf_bench.simulator import UNLIMITED, Setup, Stuck, simulate
 from ssjf_bench.step_time import StepTime
 from ssjf_bench.trace import Trace, TraceError
-from ssjf_bench.workload import Workload
+from ssjf_bench.workload import Request, Workload
 
 DEFAULT_JOBS = 10_000
 FAILURES = (ValueError, TraceError, Stuck)
@@ -58,6 +58,12 @@ class Traffic:
         assert isinstance(self.arrivals, Trace)  # noqa: S101 (see __post_init__)
         return lengths.from_trace(self.arrivals, self.count)
 
+    def requests(self, answered: Sequence[Answered]) -> tuple[Request, ...]:
+        """What `answered` returned, as requests: the same for a simulator and a gateway."""
+        return lengths.requests(
+            answered, self.seed, max_tokens=self.max_tokens, prompt_tokens=self.prompt_tokens
+        )
+
     @property
     def prompt_tokens(self) -> Sequence[int] | None:
         """The prompts' lengths, where the trace's count."""
@@ -88,22 +94,31 @@ class Offered:
 def offer(
     traffic: Traffic, answered: Sequence[Answered], load: float, batch: int, step_time: StepTime
 ) -> Offered:
-    """The traffic's requests, arriving at `load` times the capacity at this batch size.
+    """The traffic's requests, arriving at `load` times what the model says of this batch size.
 
     Raises ValueError for an impossible load or more jobs than a trace has.
     """
-    if not 0 < load < float("inf"):
-        raise ValueError("load must be positive")
-    requests = lengths.requests(
-        answered, traffic.seed, max_tokens=traffic.max_tokens, prompt_tokens=traffic.prompt_tokens
-    )
+    requests = traffic.requests(answered)
     capacity = step_time.capacity_requests_per_s(
         batch,
         float(np.mean([request.output_tokens for request in requests])),
         float(np.mean([request.prompt_tokens for request in requests])),
     )
-    times = arrival_times.times_s(traffic.arrivals, len(requests), load * capacity, traffic.seed)
-    return Offered(Workload(requests, times), load, capacity)
+    return offer_at(traffic, requests, load, capacity)
+
+
+def offer_at(
+    traffic: Traffic, requests: Sequence[Request], load: float, capacity_requests_per_s: float
+) -> Offered:
+    """The traffic's requests, arriving at `load` times a capacity that is known, or was measured.
+
+    Raises ValueError for an impossible load or more jobs than a trace has.
+    """
+    if not 0 < load < float("inf"):
+        raise ValueError("load must be positive")
+    rate = load * capacity_requests_per_s
+    times = arrival_times.times_s(traffic.arrivals, len(requests), rate, traffic.seed)
+    return Offered(Workload(tuple(requests), times), load, capacity_requests_per_s)
 
 
 def set_up(

@@ -53,6 +53,13 @@ def read_trace(path: Path) -> Trace:
     return Trace(arrivals_s, inputs, outputs)
 
 
+def without_first(trace: Trace, count: int) -> Trace:
+    """The requests after the first `count`. Raises ValueError where fewer than two are left."""
+    if not 0 <= count <= len(trace.arrivals_s) - 2:
+        raise ValueError(f"a trace of {len(trace.arrivals_s)} requests, {count} to leave out")
+    return Trace(trace.arrivals_s[count:], trace.input_tokens[count:], trace.output_tokens[count:])
+
+
 def _rows(path: Path) -> Iterator[tuple[float, int, int]]:
     try:
         with _open(path) as lines:

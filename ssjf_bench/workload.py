@@ -53,6 +53,10 @@ class Request:
     """Length of the prompt; counts in simulations only."""
     output_tokens: int | None = None
     """Length that the answer shall have; None leaves it to the engine. No scheduler sees it."""
+    prompt_id: str = ""
+    """The prompt's name where it comes from, for reports; several requests may share it."""
+    source: str = ""
+    """Where the prompt comes from, for reports."""
 
 
 @dataclass(frozen=True, slots=True)

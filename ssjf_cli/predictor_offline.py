@@ -33,10 +33,13 @@ Known = dict[str, tuple[float, float | None]]
 """Expected tokens and 90th percentile by the prompt's digest (hex)."""
 
 
-def read_answered(path: Path, longest_tokens: int | None = None) -> list[Answered]:
+def read_answered(
+    path: Path, longest_tokens: int | None = None, *, llm: str = "", split: str = ""
+) -> list[Answered]:
     """The rows of a data file, each with its first sample; empty answers count one token.
 
-    Rows whose first sample is longer than `longest_tokens` are left out. Raises DataError.
+    Rows whose first sample is longer than `longest_tokens` are left out; with `llm` those of
+    any other LLM, with `split` those of any other part of the data set. Raises DataError.
     """
     most = sys.maxsize if longest_tokens is None else longest_tokens
     return [
@@ -46,9 +49,12 @@ def read_answered(path: Path, longest_tokens: int | None = None) -> list[Answere
             turns=tuple((turn.role, turn.content) for turn in example.prompt.text.turns),
             llm=example.model,
             output_tokens=max(1, example.lengths.tokens[0]),
+            source=example.prompt.source,
         )
         for example in read_examples([path])
         if example.lengths.tokens[0] <= most
+        and llm in ("", example.model)
+        and split in ("", example.split)
     ]
 
 

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+from ssjf.engine.v1 import engine_pb2, prompt_pb2
 from ssjf_bench import replay, workload
 from ssjf_bench.replay import Record
-from ssjf_bench.workload import Prompt, Workload
+from ssjf_bench.workload import Prompt, Request, Workload
 from tests.ssjf_bench.fake_gateway import fake_gateway
 
 PROMPTS = (
@@ -58,3 +59,37 @@ async def test_no_request_is_sent_before_its_arrival() -> None:
     async with fake_gateway() as (_, address):
         records = await replay.replay(address, load)
     assert all(record.sent_s >= record.arrival_s for record in records)
+
+
+def test_turns_make_a_chat_of_roles_that_the_contract_knows() -> None:
+    turns = (("system", "be brief"), ("user", "hi"), ("assistant", "hello"), ("tool", "42"))
+    message = replay.to_message(Request("a", "and now?", 8, 0.0, 1, turns=turns))
+    assert [(each.role, each.content) for each in message.chat.messages] == [
+        (prompt_pb2.CHAT_ROLE_SYSTEM, "be brief"),
+        (prompt_pb2.CHAT_ROLE_USER, "hi"),
+        (prompt_pb2.CHAT_ROLE_ASSISTANT, "hello"),
+        (prompt_pb2.CHAT_ROLE_USER, "42"),
+        (prompt_pb2.CHAT_ROLE_USER, "and now?"),
+    ]
+
+
+def test_a_forced_length_is_in_the_opaque_payload_and_nowhere_else() -> None:
+    free, forced = (
+        replay.to_message(Request("a", "say", 64, 0.0, 1, output_tokens=tokens), 50)
+        for tokens in (None, 37)
+    )
+    payload = engine_pb2.BenchmarkPayload.FromString(forced.benchmark_payload)
+    assert payload.forced_output_tokens == 37
+    forced.ClearField("benchmark_payload")
+    assert forced == free
+    assert free.stream.delta_interval_ms == 50
+
+
+async def test_replays_over_one_connection_each_have_a_start_of_their_own() -> None:
+    async with fake_gateway() as (_, address), replay.connected(address) as client:
+        first = client.begin(workload.burst(REQUESTS))
+        await first.finished()
+        second = client.begin(workload.burst(REQUESTS))
+        await second.finished()
+    assert second.start_s > first.start_s
+    assert [record.outcome for record in second.records] == ["OK", "RESOURCE_EXHAUSTED", "OK"]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ssjf_bench.trace import TraceError, read_trace, spread_coarse_steps
+from ssjf_bench.trace import Trace, TraceError, read_trace, spread_coarse_steps, without_first
 
 GOOD = "arrival_s,input_tokens,output_tokens,source\n0.0,10,5,x\n1.5,20,6,x\n"
 
@@ -72,3 +72,10 @@ def test_arrivals_of_a_fine_clock_stay() -> None:
 def test_rare_arrivals_at_whole_seconds_stay() -> None:
     arrivals_s = [0.0, 60.0, 120.0, 180.0]
     assert spread_coarse_steps(arrivals_s, seed=1) == arrivals_s
+
+
+def test_a_later_window_of_a_trace_is_what_follows_its_first_requests() -> None:
+    trace = Trace((0.0, 1.0, 2.0, 4.0), (1, 2, 3, 4), (5, 6, 7, 8))
+    assert without_first(trace, 2) == Trace((2.0, 4.0), (3, 4), (7, 8))
+    with pytest.raises(ValueError, match="4 requests, 3 to leave out"):
+        without_first(trace, 3)

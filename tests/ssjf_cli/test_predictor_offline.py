@@ -37,6 +37,23 @@ def test_rows_have_their_first_sample(tmp_path: Path) -> None:
     assert predictor_offline.read_answered(path, longest_tokens=499) == [first, second]
 
 
+def test_rows_of_one_llm_and_part_can_be_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "lengths.jsonl"
+    lines = [
+        {"id": "a", "prompt": "one", "model": "m", "response_tokens": 5, "split": "test"},
+        {"id": "b", "prompt": "one", "model": "n", "response_tokens": 6, "split": "test"},
+        {"id": "c", "prompt": "two", "model": "m", "response_tokens": 7, "split": "train"},
+        {"id": "d", "prompt": "two", "source": "s", "response_tokens": 8},
+    ]
+    path.write_text("\n".join(json.dumps(line) for line in lines), encoding="utf-8")
+    whole = predictor_offline.read_answered(path)
+    assert [row.source for row in whole] == ["", "", "", "s"]
+    named = predictor_offline.read_answered(path, llm="m")
+    assert [row.prompt_id for row in named] == ["a", "c"]
+    held_out = predictor_offline.read_answered(path, llm="m", split="test")
+    assert [row.prompt_id for row in held_out] == ["a"]
+
+
 def test_every_prompt_is_predicted_with_its_p90(tmp_path: Path) -> None:
     write_model(tmp_path / "model", "revision-1")
     said: list[str] = []
