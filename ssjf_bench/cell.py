@@ -110,7 +110,9 @@ class Trained:
         found = [self.known[row] for row in answered]
         p90 = tuple(each for _, each in found if each is not None)
         return Predictions(
-            tuple(tokens for tokens, _ in found), p90 if len(p90) == len(found) else None, self.origin
+            tuple(tokens for tokens, _ in found),
+            p90 if len(p90) == len(found) else None,
+            self.origin,
         )
 
 

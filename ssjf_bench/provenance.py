@@ -30,14 +30,17 @@ PACKAGES: Final = (
 )
 COMMIT_VARIABLE: Final = "SSJF_COMMIT"
 """Environment variable that names the commit where the code lies outside of its checkout."""
+DATA_VARIABLE: Final = "SSJF_DATA"
+"""Environment variable that names the folder of data; commands are written down with it."""
 TIMEOUT_S: Final = 10.0
 
 
 def provenance(command: Sequence[str]) -> dict[str, Any]:
     """What is needed to measure again, as plain data for a JSON file.
 
-    `command` is the command line. `commit` is None without a checkout (and without
-    SSJF_COMMIT); `uncommitted_changes` lists the checkout's files that differ from it.
+    `command` is the command line; what lies in $SSJF_DATA is named by it. `commit` is None
+    without a checkout (and without SSJF_COMMIT); `uncommitted_changes` lists the checkout's
+    files that differ from it.
     """
     commit, changes = _commit()
     return {
@@ -45,8 +48,14 @@ def provenance(command: Sequence[str]) -> dict[str, Any]:
         "versions": versions(),
         "commit": commit,
         "uncommitted_changes": changes,
-        "command": list(command),
+        "command": [_as_typed(each) for each in command],
     }
+
+
+def _as_typed(argument: str) -> str:
+    """The argument before the shell put the folder of data for the variable."""
+    folder = os.environ.get(DATA_VARIABLE, "").rstrip("/")
+    return argument.replace(f"{folder}/", f"${DATA_VARIABLE}/") if folder else argument
 
 
 def hardware() -> dict[str, Any]:

@@ -115,7 +115,7 @@ def _run(sweep: Sweep, number: int) -> Done:
     begin_s = time.process_time()
     name, batching, load, seed = sweep.places[number]
     cell = _cell(sweep, sweep.arrivals[name], batching, load, seed)
-    named = {
+    named: Row = {
         "arrivals": name,
         "mode": batching.mode.value,
         "batch": batching.places,
@@ -138,21 +138,14 @@ def _cell(sweep: Sweep, arrivals: Arrivals, batching: Batching, load: float, see
         jobs = min(jobs, len(arrivals.arrivals_s))
     traffic = Traffic(arrivals, sweep.rows, jobs, seed)
     answered = traffic.answered()
-    share = _capacity_share([row.output_tokens for row in answered], batching, step_time)
-    offered = sim_run.offer(traffic, answered, load * share, batching.places, step_time)
+    if batching.mode is Mode.DYNAMIC:
+        # Places stay empty until the longest answer has ended: less than a full engine's.
+        lengths = [row.output_tokens for row in answered]
+        capacity = step_time.whole_batches_requests_per_s(batching.places, lengths)
+        offered = sim_run.offer_at(traffic, traffic.requests(answered), load, capacity)
+    else:
+        offered = sim_run.offer(traffic, answered, load, batching.places, step_time)
     return Cell(offered, answered, batching, step_time, seed)
-
-
-def _capacity_share(lengths: Sequence[int], batching: Batching, step_time: StepTime) -> float:
-    """What fcfs finishes with this batching, of what an engine does whose places are all taken.
-
-    Whole batches leave places empty until their longest answer has ended.
-    """
-    places = batching.places
-    if batching.mode is not Mode.DYNAMIC:
-        return 1.0
-    whole = step_time.whole_batches_requests_per_s(places, lengths)
-    return whole / step_time.capacity_requests_per_s(places, float(np.mean(lengths)))
 
 
 def averages(rows: Sequence[Row]) -> list[Row]:

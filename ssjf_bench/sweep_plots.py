@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Final
 
 import matplotlib as mpl
 
+from gateway_svc.scheduling import policy
 from ssjf_bench.cell import Row
 from ssjf_bench.frontier_plots import STYLES, UNKNOWN
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-P99_TICKS: Final = (0.5, 1, 2, 4, 8)
+P99_TICKS: Final = (0.25, 0.5, 1, 2, 4, 8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +33,10 @@ class Quantity:
     title: str
     value: Callable[[Row], float | None]
     """Of an average; None leaves a gap."""
+    same: float = 0.0
+    """What fcfs has."""
     is_ratio: bool = False
-    """Drawn on a logarithmic axis around 1."""
+    """Drawn on a logarithmic axis."""
 
 
 def _percent(name: str) -> Callable[[Row], float | None]:
@@ -41,18 +44,22 @@ def _percent(name: str) -> Callable[[Row], float | None]:
 
 
 QUANTITIES: Final = (
-    Quantity("gain", "mean completion time against FCFS (%)", _percent("mean_jct_change")),
-    Quantity("share", "share of the oracle's gain (%)", _percent("share_of_oracle_gain")),
-    Quantity("p99", "p99 completion time, × FCFS", lambda row: row["p99_jct_factor"], True),
+    Quantity("gain", "Mean completion time against FCFS (%)", _percent("mean_jct_change")),
+    Quantity("share", "Share of the oracle's gain (%)", _percent("share_of_oracle_gain")),
+    Quantity(
+        "p99",
+        "99th percentile of completion time, multiple of FCFS's",
+        lambda row: row["p99_jct_factor"],
+        1,
+        True,
+    ),
 )
 
 
 def draw(averages: Sequence[Row], folder: Path, source: str, names: Sequence[str]) -> list[Path]:
     """Writes a figure for each quantity; predictions of one source, these arrivals only."""
     rows = [
-        row
-        for row in averages
-        if row["arrivals"] in names and row["predictions"] in (source, None)
+        row for row in averages if row["arrivals"] in names and row["predictions"] in (source, None)
     ]
     paths = [folder / f"sweep-{quantity.name}.png" for quantity in QUANTITIES]
     for quantity, path in zip(QUANTITIES, paths, strict=True):
@@ -100,11 +107,11 @@ def described(source: str) -> str:
 
 
 def _panel(axis: Axes, quantity: Quantity, rows: Sequence[Row]) -> None:
-    for policy, (colour, marker, line) in _styles(rows).items():
+    for name, (colour, marker, line) in _styles(rows).items():
         points = sorted(
             (row["load"], value)
             for row in rows
-            if row["policy"] == policy and (value := quantity.value(row)) is not None
+            if row["policy"] == name and (value := quantity.value(row)) is not None
         )
         axis.plot(
             [load for load, _ in points],
@@ -114,8 +121,9 @@ def _panel(axis: Axes, quantity: Quantity, rows: Sequence[Row]) -> None:
             markersize=4,
             linestyle=line,
             linewidth=1.3,
-            label=policy,
+            label=f"{name} (default)" if name == policy.DEFAULT else name,
         )
+    axis.axhline(quantity.same, color="#000000", linewidth=0.6)
     if quantity.is_ratio:
         axis.set_yscale("log")
         axis.set_yticks(P99_TICKS, [f"{tick:g}" for tick in P99_TICKS])
@@ -140,9 +148,7 @@ def draw_burstiness(
     rows = [
         row | {"load": cvs[row["arrivals"]], "arrivals": "gamma"}
         for row in averages
-        if row["arrivals"] in cvs
-        and row["load"] == load
-        and row["predictions"] in (source, None)
+        if row["arrivals"] in cvs and row["load"] == load and row["predictions"] in (source, None)
     ]
     path = folder / "sweep-burstiness.png"
     told = f"{described(source)}, load {load:g}"

@@ -17,7 +17,14 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from ssjf_cli import bench_engine, bench_frontier, bench_gateway, bench_scheduler, bench_sim
+from ssjf_cli import (
+    bench_engine,
+    bench_frontier,
+    bench_gateway,
+    bench_scheduler,
+    bench_sim,
+    bench_sweep,
+)
 from ssjf_cli.bench_failure import check_output, console, fail
 
 if TYPE_CHECKING:
@@ -28,6 +35,7 @@ app.command()(bench_sim.sim)
 app.command()(bench_engine.engine)
 app.command()(bench_scheduler.scheduler)
 app.command()(bench_frontier.frontier)
+app.command()(bench_sweep.sweep)
 app.command()(bench_gateway.gateway)
 MIN_WIDTH = 128
 

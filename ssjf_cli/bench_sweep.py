@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich import box
@@ -111,9 +111,9 @@ def sweep(
         plots.mkdir(parents=True, exist_ok=True)
         _draw(grid, averages, plots, shown)
     stdout = Console()
-    stdout.width = max(120, stdout.width)
+    stdout.width = max(140, stdout.width)
     for source in grid.sources:
-        stdout.print(_table(averages, source.label))
+        stdout.print(_table(averages, source.label, _busy(grid)))
 
 
 def _shapes(arrivals: Sequence[str]) -> Mapping[str, Arrivals]:
@@ -172,34 +172,42 @@ def _described(grid: Sweep) -> dict[str, Any]:
 def _draw(
     grid: Sweep, averages: Sequence[dict[str, Any]], plots: Path, shown: Sequence[str]
 ) -> None:
+    """Plots are of the first source of predictions."""
     from ssjf_bench import sweep_plots
     from ssjf_bench.arrivals import Renewal
 
-    source = grid.sources[-1].label
+    source = grid.sources[0].label
     sweep_plots.draw(averages, plots, source, shown)
     cvs = {name: each.cv for name, each in grid.arrivals.items() if isinstance(each, Renewal)}
     if len(cvs) > 1:
-        load = max((each for each in grid.loads if each < 1), default=grid.loads[0])
-        sweep_plots.draw_burstiness(averages, cvs, plots, source, load)
+        sweep_plots.draw_burstiness(averages, cvs, plots, source, _busy(grid))
 
 
-def _table(averages: Sequence[dict[str, Any]], source: str) -> Table:
-    """Mean and p99 against fcfs, a line a cell, a column a policy."""
+def _busy(grid: Sweep) -> float:
+    """The highest load that the engine can carry."""
+    return max((each for each in grid.loads if each < 1), default=min(grid.loads))
+
+
+def _table(averages: Sequence[dict[str, Any]], source: str, load: float) -> Table:
+    """Mean and p99 against fcfs at one load: a line for arrivals and batching."""
     from ssjf_bench.sweep_plots import described
 
-    rows = [row for row in averages if row["predictions"] in (source, None)]
-    policies = list(dict.fromkeys(row["policy"] for row in rows if row["policy"] != "fcfs"))
-    made = Table(
-        title=f"Mean JCT against fcfs / p99 as a multiple; {described(source)}",
-        box=box.SIMPLE_HEAD,
-    )
-    for column in ("arrivals", "batching", "load", *policies):
-        made.add_column(column, justify="left" if column in ("arrivals", "batching") else "right")
-    lines: dict[tuple[str, str, float], dict[str, str]] = {}
+    rows = [
+        row
+        for row in averages
+        if row["load"] == load and row["predictions"] in (source, None) and row["policy"] != "fcfs"
+    ]
+    policies = list(dict.fromkeys(row["policy"] for row in rows))
+    title = f"Mean completion time against fcfs / p99, load {load:g}, {described(source)}"
+    made = Table(title=title, box=box.SIMPLE_HEAD)
+    for column in ("arrivals", "batching", *policies):
+        side: Literal["left", "right"] = "right" if column in policies else "left"
+        made.add_column(column, justify=side, no_wrap=True)
+    lines: dict[tuple[str, str], dict[str, str]] = {}
     for row in rows:
-        key = (row["arrivals"], f"{row['mode']} {row['batch']}", row["load"])
-        figures = f"{row['mean_jct_change']:+.0%} / {row['p99_jct_factor']:.2f}"
+        figures = f"{row['mean_jct_change']:+.0%} / {row['p99_jct_factor']:.2f} ×"
+        key = (row["arrivals"], f"{row['mode']} {row['batch']}")
         lines.setdefault(key, {})[row["policy"]] = figures
-    for (name, batching, load), found in lines.items():
-        made.add_row(name, batching, f"{load:g}", *(found.get(each, "") for each in policies))
+    for (name, batching), found in lines.items():
+        made.add_row(name, batching, *(found.get(each, "") for each in policies))
     return made
