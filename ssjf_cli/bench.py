@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ssjf_cli import (
+    bench_convert,
     bench_engine,
     bench_frontier,
     bench_gateway,
@@ -36,6 +37,7 @@ app.command()(bench_engine.engine)
 app.command()(bench_scheduler.scheduler)
 app.command()(bench_frontier.frontier)
 app.command()(bench_sweep.sweep)
+app.command()(bench_convert.convert_trace)
 app.command()(bench_gateway.gateway)
 MIN_WIDTH = 128
 
