@@ -59,6 +59,10 @@ class Source(Protocol):
     def label(self) -> str:
         """Short, for rows and titles."""
 
+    @property
+    def origin(self) -> str:
+        """Which trained predictor; empty for noise."""
+
     def predictions(self, answered: Sequence[Answered], seed: int) -> Predictions:
         """What the policies are told of these requests. Raises ValueError."""
 
@@ -77,6 +81,11 @@ class Noise:
     def label(self) -> str:
         """The tau alone."""
         return f"{self.tau:g}"
+
+    @property
+    def origin(self) -> str:
+        """None: it is noise."""
+        return ""
 
     def predictions(self, answered: Sequence[Answered], seed: int) -> Predictions:
         """Raises ValueError where these lengths do not allow the tau."""

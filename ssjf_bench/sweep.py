@@ -37,6 +37,17 @@ POINTS: Final = tuple(
 """Every policy there is, at its default setting."""
 WORTH_SHARING: Final = 0.01
 """Where the oracle gains less of the mean, a share of its gain is noise, and none is given."""
+MAX_WAIT_S: Final = 0.05
+"""Longest wait for company, dynamic batching."""
+
+
+def batchings(places: Sequence[int], dynamic_places: Sequence[int]) -> list[Batching]:
+    """No batching (1 place), then dynamic, then continuous."""
+    return [
+        *(Batching(Mode.NONE, 1) for each in places if each == 1),
+        *(Batching(Mode.DYNAMIC, each, MAX_WAIT_S) for each in dynamic_places),
+        *(Batching(Mode.CONTINUOUS, each) for each in places if each > 1),
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +82,17 @@ class Sweep:
     def runs_a_cell(self) -> int:
         """Simulations in each."""
         return 2 + len(self.sources) * len(self.points)
+
+    def described(self) -> Row:
+        """What rows do not say."""
+        return {
+            "jobs": self.jobs,
+            "seeds": list(self.seeds),
+            "step_base_ms": self.step_time.base_ms,
+            "step_sequence_ms": self.step_time.per_sequence_ms,
+            "max_wait_ms": MAX_WAIT_S * 1e3,
+            "predictor": next((each.origin for each in self.sources if each.origin), None),
+        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,13 +23,10 @@ from ssjf_cli.bench_failure import check_output, console, fail
 from ssjf_cli.bench_sim import JsonOption, LongestOption, predict, read_rows, write_json
 
 if TYPE_CHECKING:
-    from gateway_svc.scheduling.batching import Batching
     from ssjf_bench.arrivals import Arrivals
     from ssjf_bench.cell import Source
     from ssjf_bench.lengths import Answered
     from ssjf_bench.sweep import Sweep
-
-MAX_WAIT_MS = 50.0
 
 
 def sweep(
@@ -89,7 +86,13 @@ def sweep(
         shown = _shown(shapes, panel)
         rows, sources = _told(read_rows(lengths, longest, split), predictor, tau)
         grid = bench.Sweep(
-            shapes, rows, _batchings(batch, dynamic), load, sources, range(1, seeds + 1), jobs=jobs
+            shapes,
+            rows,
+            bench.batchings(batch, dynamic),
+            load,
+            sources,
+            range(1, seeds + 1),
+            jobs=jobs,
         )
         used = workers or len(os.sched_getaffinity(0))
         begin_s = time.monotonic()
@@ -106,7 +109,7 @@ def sweep(
         "cpu_s": round(sum(cell.cpu_s for cell in done), 1),
         "workers": used,
     }
-    write_json(json_file, _described(grid) | took | {"averages": averages})
+    write_json(json_file, grid.described() | took | {"averages": averages})
     if plots is not None:
         plots.mkdir(parents=True, exist_ok=True)
         _draw(grid, averages, plots, shown)
@@ -132,17 +135,6 @@ def _shown(shapes: Mapping[str, Arrivals], panel: Sequence[str] | None) -> Seque
     return panel or list(shapes)
 
 
-def _batchings(batch: Sequence[int], dynamic: Sequence[int]) -> list[Batching]:
-    """No batching, dynamic, then continuous, each by places."""
-    from gateway_svc.scheduling.batching import Batching, Mode
-
-    return [
-        *(Batching(Mode.NONE, 1) for places in batch if places == 1),
-        *(Batching(Mode.DYNAMIC, places, MAX_WAIT_MS / 1e3) for places in dynamic),
-        *(Batching(Mode.CONTINUOUS, places) for places in batch if places > 1),
-    ]
-
-
 def _told(
     rows: Sequence[Answered] | None, predictor: Path | None, taus: Sequence[float]
 ) -> tuple[Sequence[Answered] | None, list[Source]]:
@@ -156,17 +148,6 @@ def _told(
         return rows, [*noise, Trained.of(rows, predict(predictor, rows))]
     # Every process gets the rows; without their texts that is quick.
     return [replace(row, prompt="", turns=()) for row in rows], noise
-
-
-def _described(grid: Sweep) -> dict[str, Any]:
-    return {
-        "jobs": grid.jobs,
-        "seeds": list(grid.seeds),
-        "step_base_ms": grid.step_time.base_ms,
-        "step_sequence_ms": grid.step_time.per_sequence_ms,
-        "max_wait_ms": MAX_WAIT_MS,
-        "predictor": next((each.origin for each in grid.sources if hasattr(each, "origin")), None),
-    }
 
 
 def _draw(
