@@ -38,6 +38,7 @@ app.command()(bench_scheduler.scheduler)
 app.command()(bench_frontier.frontier)
 app.command()(bench_sweep.sweep)
 app.command()(bench_convert.convert_trace)
+app.command()(bench_convert.convert_predictions)
 app.command()(bench_gateway.gateway)
 MIN_WIDTH = 128
 

@@ -1,7 +1,6 @@
-"""`ssjf bench convert-trace`: published arrival traces as the CSV that benchmarks read.
+"""`ssjf bench convert-trace | convert-predictions`: public files as benchmarks read them.
 
-Owns the options. The forms are `ssjf_bench.convert_traces`' and `convert_servegen`'s.
-Registered by `bench`.
+Owns the options. The forms are `ssjf_bench.convert_…`'s. Registered by `bench`.
 """
 
 from __future__ import annotations
@@ -61,3 +60,32 @@ def convert_trace(
         fail(str(error))
     lasts_s = (found[-1].time_us - found[0].time_us) / 1e6
     console.print(f"{len(found)} requests in {lasts_s:,.0f} s: {out}", highlight=False)
+
+
+def convert_predictions(
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            help="Published predictions of one predictor each, named: binary=FILE.csv.",
+            metavar="NAME=FILE...",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help=".csv or .csv.gz to write.")],
+) -> None:
+    """Joins the SSJF paper's published predictions: lengths, and a class a predictor."""
+    try:
+        from ssjf_bench import convert_predictions as predictions
+        from ssjf_bench.trace import TraceError
+    except ModuleNotFoundError as missing:
+        fail(f"this needs {missing.name}: pip install 'ssjf[cpu,bench]'")
+    named = dict(each.partition("=")[::2] for each in files)
+    if not all(named) or not all(named.values()) or len(named) < len(files):
+        fail("NAME=FILE wanted, each name once")
+    if not out.parent.is_dir():
+        fail(f"--out: there is no folder {out.parent}")
+    try:
+        rows = predictions.join({name: Path(path) for name, path in named.items()})
+        predictions.write(list(named), rows, out)
+    except TraceError as error:
+        fail(str(error))
+    console.print(f"{len(rows)} answers: {out}", highlight=False)

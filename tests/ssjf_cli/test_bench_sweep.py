@@ -118,3 +118,15 @@ def test_what_cannot_be_converted_is_one_line(tmp_path: Path) -> None:
     missing = ("convert-trace", "--out", tmp_path / "no" / "out.csv", "--from", "mooncake")
     assert "there is no folder" in refusal(*missing, source)
     assert not (tmp_path / "out.csv").exists()
+
+
+def test_published_predictions_are_joined(tmp_path: Path) -> None:
+    source, out = tmp_path / "a.csv", tmp_path / "out.csv"
+    source.write_text(",output_token_length,predicted_length\n0,40,1\n", encoding="utf-8")
+    result = run("convert-predictions", "--out", out, f"binary={source}", f"multi5={source}")
+    assert result.exit_code == 0, result.output
+    assert out.read_text(encoding="utf-8") == "output_tokens,pred_binary,pred_multi5\n40,1,1\n"
+    start = ("convert-predictions", "--out", out)
+    assert "NAME=FILE wanted" in refusal(*start, source)
+    assert "NAME=FILE wanted" in refusal(*start, f"a={source}", f"a={source}")
+    assert "missing.csv" in refusal(*start, f"a={tmp_path / 'missing.csv'}")
