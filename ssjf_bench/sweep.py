@@ -8,6 +8,7 @@ by `ssjf bench sweep`.
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -108,7 +109,8 @@ class Done:
 def run(sweep: Sweep, workers: int = 1) -> Iterator[Done]:
     """Every cell, in the order of `places`, in so many processes.
 
-    Raises ValueError, TraceError or Stuck where one cannot be run.
+    Raises ValueError, TraceError or Stuck where one cannot be run, BrokenProcessPool where a
+    process ended of itself.
     """
     if workers <= 1:
         yield from (_run(sweep, number) for number in range(len(sweep.places)))
@@ -126,6 +128,7 @@ _remembered: list[Sweep] = []  # of a worker process: sent once, not with every 
 
 
 def _remember(sweep: Sweep) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which ends the pool
     _remembered[:] = [sweep]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -98,7 +99,7 @@ def sweep(
         begin_s = time.monotonic()
         cells = track(bench.run(grid, used), "simulating", len(grid.places), console=console)
         done = list(cells)
-    except sim_run.FAILURES as error:
+    except (*sim_run.FAILURES, BrokenProcessPool) as error:
         fail(str(error))
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
