@@ -1,7 +1,7 @@
 """The trade of mean against tail: every policy at several settings, in every cell.
 
-A cell is a trace, a batch size, a load and a quality of predictions. Owns the grid, the
-comparison with first come, first served and with the oracle, and the averages over seeds.
+A cell is a trace, a batch size, a load and a quality of predictions. Owns the grid and the
+settings; what is run and compared in a cell is `cell`'s.
 Draws nothing: see `frontier_plots`. Called by `ssjf bench frontier`.
 """
 
@@ -9,46 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from statistics import fmean
 from typing import Any, Final
 
 import numpy as np
 
 from gateway_svc.scheduling.batching import Batching, Mode
 from gateway_svc.scheduling.policy import PolicyOptions
-from ssjf_bench import sim_report, sim_run
+from ssjf_bench import sim_run
+from ssjf_bench.cell import Cell, Noise, Point, Row, over_seeds
 from ssjf_bench.lengths import Answered
-from ssjf_bench.sim_predictions import Predictions
 from ssjf_bench.sim_run import Traffic
-from ssjf_bench.simulator import Setup
 from ssjf_bench.step_time import StepTime
 from ssjf_bench.trace import Trace
-
-Row = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Point:
-    """A policy at one setting."""
-
-    policy: str
-    """Its name in the registry."""
-    setting: float | None = None
-    """The value of what it trades mean against tail with; None where there is nothing."""
-    options: PolicyOptions = field(default_factory=PolicyOptions)
-    """The same for the policy."""
-    variant: str = ""
-    """What tells curves of one policy apart."""
-
-    @property
-    def curve(self) -> str:
-        """The points of one curve differ in their setting alone."""
-        return f"{self.policy}{self.variant}"
-
-    @property
-    def label(self) -> str:
-        """Curve and setting."""
-        return self.curve if self.setting is None else f"{self.curve} {self.setting:g}"
 
 
 def _tails(longest: float, alpha: float | None) -> tuple[Point, ...]:
@@ -60,8 +32,6 @@ def _tails(longest: float, alpha: float | None) -> tuple[Point, ...]:
 
 
 UNBOUNDED: Final = float("inf")
-FCFS: Final = Point("fcfs")
-ORACLE: Final = Point("oracle")
 POINTS: Final = (
     Point("ssjf"),
     *[Point("bounded-ssjf", each, PolicyOptions(alpha=each)) for each in (1.15, 1.3, 1.6, 2.5)],
@@ -124,40 +94,10 @@ def _cells(grid: Grid, traffic: Traffic, answered: Sequence[Answered], cell: Row
     """One offered load under every quality of predictions."""
     batching = Batching(Mode.CONTINUOUS, cell["batch"])
     offered = sim_run.offer(traffic, answered, cell["load"], batching.places, grid.step_time)
-    truth = sim_run.noise(answered, traffic.seed, sigma=0.0)
-
-    def simulated(point: Point, predictions: Predictions) -> Row:
-        setup = Setup(point.policy, point.options, batching, grid.step_time)
-        return sim_run.figures(offered, predictions, setup)
-
-    fcfs, oracle = simulated(FCFS, truth), simulated(ORACLE, truth)
-    for point, figures in ((FCFS, fcfs), (ORACLE, oracle)):
-        yield _row(cell | {"tau": None}, point, figures, fcfs, oracle)
-    for tau in grid.taus:
-        predictions = sim_run.noise(answered, traffic.seed, tau=tau)
-        for point in grid.points:
-            figures = simulated(point, predictions)
-            yield _row(cell | {"tau": tau}, point, figures, fcfs, oracle)
-
-
-KEPT: Final = (
-    *("policy", "kendall_tau_b", "jobs", "mean_jct_s", "p50_jct_s", "p99_jct_s", "max_jct_s"),
-    *("max_wait_s", "mean_ttft_s", "throughput_tokens_s", "bound_violations"),
-    "simulated_jobs_per_s",
-)
-"""What a row has of a simulation's figures: the rest is the same in every row of a cell."""
-
-
-def _row(cell: Row, point: Point, figures: Row, fcfs: Row, oracle: Row) -> Row:
-    named = {"label": point.label, "curve": point.curve, "setting": point.setting}
-    kept = {name: figures[name] for name in KEPT}
-    return cell | named | kept | sim_report.against(figures, fcfs, oracle)
-
-
-AVERAGED: Final = (
-    *("mean_jct_s", "p99_jct_s", "max_jct_s"),
-    *("mean_jct_change", "p99_jct_factor", "max_jct_factor", "share_of_oracle_gain"),
-)
+    simulated = Cell(offered, answered, batching, grid.step_time, traffic.seed)
+    for source, point, figures in simulated.rows(grid.points, [Noise(tau) for tau in grid.taus]):
+        named = {"label": point.label, "curve": point.curve, "setting": point.setting}
+        yield cell | {"tau": source.tau if source else None} | named | figures
 
 
 def averages(rows: Sequence[Row]) -> list[Row]:
@@ -177,16 +117,7 @@ def averages(rows: Sequence[Row]) -> list[Row]:
 def _average(key: tuple[Any, ...], group: Sequence[Row]) -> Row:
     names = ("arrivals", "batch", "load", "tau", "label")
     shared = {name: group[0][name] for name in ("policy", "curve", "setting")}
-    means = {name: fmean(row[name] for row in group) for name in AVERAGED}
-    spread = [row["mean_jct_change"] for row in group]
-    return {
-        **dict(zip(names, key, strict=True)),
-        **shared,
-        **means,
-        "mean_jct_change_spread": max(spread) - min(spread),
-        "bound_violations": sum(row["bound_violations"] for row in group),
-        "runs": len(group),
-    }
+    return {**dict(zip(names, key, strict=True)), **shared, **over_seeds(group)}
 
 
 def change_at(rows: Sequence[Row], curve: str, p99_factor: float) -> float | None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import matplotlib as mpl
 
 from ssjf_bench import frontier
+from ssjf_bench.cell import Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,16 +34,16 @@ UNKNOWN: Final = ("#666666", ".", "-")
 TICKS: Final = (0.7, 1, 1.2, 1.5, 2, 3, 5, 8)
 
 
-def draw(averages: Sequence[frontier.Row], folder: Path) -> list[Path]:
+def draw(averages: Sequence[Row], folder: Path) -> list[Path]:
     """Writes a figure for each quality of predictions; returns the files."""
-    by_tau: dict[float, dict[tuple[str, int, float], list[frontier.Row]]] = {}
+    by_tau: dict[float, dict[tuple[str, int, float], list[Row]]] = {}
     for (name, batch, load, tau), rows in frontier.cells(averages).items():
         by_tau.setdefault(tau, {})[name, batch, load] = rows
     return [_figure(tau, panels, folder) for tau, panels in by_tau.items()]
 
 
 def _figure(
-    tau: float, panels: Mapping[tuple[str, int, float], Sequence[frontier.Row]], folder: Path
+    tau: float, panels: Mapping[tuple[str, int, float], Sequence[Row]], folder: Path
 ) -> Path:
     mpl.use("Agg")
     from matplotlib import pyplot as plt
@@ -69,7 +70,7 @@ def _figure(
     return path
 
 
-def _panel(axis: Axes, rows: Sequence[frontier.Row]) -> None:
+def _panel(axis: Axes, rows: Sequence[Row]) -> None:
     for curve, (colour, marker, line) in _styles(rows).items():
         points = sorted(
             (row["p99_jct_factor"], 100 * row["mean_jct_change"])
@@ -92,7 +93,7 @@ def _panel(axis: Axes, rows: Sequence[frontier.Row]) -> None:
     axis.grid(alpha=0.25)
 
 
-def _styles(rows: Sequence[frontier.Row]) -> dict[str, tuple[str, str, str]]:
+def _styles(rows: Sequence[Row]) -> dict[str, tuple[str, str, str]]:
     """Known curves in a fixed order, then others."""
     there = {row["curve"] for row in rows}
     known = {name: style for name, style in STYLES.items() if name in there}

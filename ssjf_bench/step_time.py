@@ -8,6 +8,7 @@ one H100; `step_fit` finds them in live runs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -56,3 +57,21 @@ class StepTime:
         context_tokens = batch * (mean_prompt_tokens + mean_output_tokens / 2)
         decode_s = self.decode_s(batch, context_tokens) * mean_output_tokens
         return batch / (decode_s + batch * self.prefill_s(mean_prompt_tokens))
+
+    def whole_batches_requests_per_s(self, batch: int, output_tokens: Sequence[int]) -> float:
+        """What an engine finishes that takes these answers `batch` at a time, in their order.
+
+        A batch runs until its longest answer has ended, ever fewer sequences a step; a last
+        one that is not full does not count, unless there is no other. Without prefill.
+        """
+        full = max(batch, len(output_tokens) - len(output_tokens) % batch)
+        taken = output_tokens[:full]
+        batches = [sorted(taken[first : first + batch]) for first in range(0, len(taken), batch)]
+        return len(taken) / sum(self._whole_s(each) for each in batches)
+
+    def _whole_s(self, rising_tokens: Sequence[int]) -> float:
+        running, done, seconds = len(rising_tokens), 0, 0.0
+        for ended, tokens in enumerate(rising_tokens):
+            seconds += (tokens - done) * self.decode_s(running - ended)
+            done = tokens
+        return seconds

@@ -12,6 +12,7 @@ import itertools
 import random
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
@@ -61,17 +62,24 @@ def without_first(trace: Trace, count: int) -> Trace:
 
 
 def _rows(path: Path) -> Iterator[tuple[float, int, int]]:
+    with opened(path) as lines:
+        reader = csv.DictReader(lines)
+        missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
+        if missing:
+            raise TraceError(f"{path}: no column {', '.join(missing)}")
+        for row in reader:
+            try:
+                yield _row(row)
+            except (TypeError, ValueError) as error:
+                raise TraceError(f"{path}:{reader.line_num}: {error}") from error
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[IO[str]]:
+    """Text, through gzip where the name ends in .gz; TraceError where it cannot be read."""
     try:
         with _open(path) as lines:
-            reader = csv.DictReader(lines)
-            missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
-            if missing:
-                raise TraceError(f"{path}: no column {', '.join(missing)}")
-            for row in reader:
-                try:
-                    yield _row(row)
-                except (TypeError, ValueError) as error:
-                    raise TraceError(f"{path}:{reader.line_num}: {error}") from error
+            yield lines
     except _UNREADABLE as error:
         raise TraceError(f"{path}: {error}") from error
 

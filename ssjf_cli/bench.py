@@ -19,6 +19,7 @@ from rich.table import Table
 
 from ssjf_cli import (
     bench_against_sim,
+    bench_convert,
     bench_engine,
     bench_frontier,
     bench_gateway,
@@ -26,6 +27,7 @@ from ssjf_cli import (
     bench_published,
     bench_scheduler,
     bench_sim,
+    bench_sweep,
 )
 from ssjf_cli.bench_failure import check_output, console, fail
 
@@ -38,6 +40,9 @@ app.command()(bench_engine.engine)
 app.command()(bench_scheduler.scheduler)
 app.command()(bench_frontier.frontier)
 app.command()(bench_published.as_published)
+app.command()(bench_sweep.sweep)
+app.command()(bench_convert.convert_trace)
+app.command()(bench_convert.convert_predictions)
 app.command()(bench_gateway.gateway)
 app.command("against-sim")(bench_against_sim.against_sim)
 app.command()(bench_live.live)

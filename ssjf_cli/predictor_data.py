@@ -25,6 +25,7 @@ class Form(StrEnum):
     lmsys = "lmsys-chat-1m"
     sharegpt = "sharegpt"
     alpaca = "alpaca"
+    castillo = "castillo"
 
 
 class Rounds(StrEnum):
@@ -125,24 +126,31 @@ def convert(
         Path | None,
         typer.Option(
             help="tokenizer.json that counts response_length: the LLM's own for its true lengths. "
-            "By default the packaged MiniLM's, which has about as many tokens as words and signs."
+            "By default the packaged MiniLM's, which has about as many tokens as words and signs. "
+            "Not for castillo, whose lengths are published."
         ),
     ] = None,
 ) -> None:
-    """Writes LMSYS-Chat-1M, ShareGPT or Alpaca files as data to train on."""
+    """Writes LMSYS-Chat-1M, ShareGPT, Alpaca or CASTILLO files as data to train on."""
+    from predictor_svc.training import convert_castillo
     from predictor_svc.training.convert import Converted, Wanted
     from predictor_svc.training.convert import convert as write
     from predictor_svc.training.rows import DataError
 
+    if form is Form.castillo and tokenizer:
+        raise typer.BadParameter("castillo has lengths, and no answers to count: no --tokenizer")
     wanted = Wanted("first" if rounds is Rounds.first else "all", model, max_turns)
-    counted_by = tokenizer or _packaged_tokenizer()
     with failing_cleanly(DataError), progress_bar() as bar:
         task = bar.add_task("rows written", total=None)
 
         def show(done: Converted) -> None:
             bar.update(task, completed=done.rows)
 
-        done = write(form.value, files, out, counted_by, wanted, show)
+        if form is Form.castillo:
+            done = convert_castillo.convert(files, out, model, show)
+        else:
+            counted_by = tokenizer or _packaged_tokenizer()
+            done = write(form.value, files, out, counted_by, wanted, show)
     reasons = ", ".join(f"{count} for {reason}" for reason, count in done.skipped.items())
     left_out = f"; left out {reasons}" if reasons else ""
     console.print(

@@ -88,7 +88,7 @@ def convert(
     tokenizer = _load_tokenizer(tokenizer_file)
     done = Converted()
     conversations = chain.from_iterable(FORMS[form](path) for path in paths)
-    with _written_whole(out) as file:
+    with written_whole(out) as file:
         found = _rounds_of(conversations, wanted, done)
         while group := list(islice(found, TOKENIZED_AT_ONCE)):
             for row in _rows(form, group, tokenizer, wanted, done):
@@ -161,7 +161,7 @@ def _load_tokenizer(path: Path) -> Tokenizer:
 
 
 @contextmanager
-def _written_whole(out: Path) -> Iterator[IO[str]]:
+def written_whole(out: Path) -> Iterator[IO[str]]:
     """Opens a file beside `out` that takes its name once all is written."""
     if is_csv(out):
         raise DataError("rows are written as .jsonl or .jsonl.gz", out)

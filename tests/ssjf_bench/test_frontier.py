@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from ssjf_bench import frontier, frontier_plots
-from ssjf_bench.frontier import Grid, Point
+from ssjf_bench.cell import Point, Row
+from ssjf_bench.frontier import Grid
 from ssjf_bench.lengths import Answered
 from ssjf_bench.trace import Trace
 
@@ -21,19 +22,19 @@ GRID = Grid(
 
 
 @pytest.fixture(scope="module")
-def rows() -> list[frontier.Row]:
+def rows() -> list[Row]:
     return list(frontier.run(GRID))
 
 
-def row(curve: str, p99_factor: float, change: float) -> frontier.Row:
+def row(curve: str, p99_factor: float, change: float) -> Row:
     return {"curve": curve, "p99_jct_factor": p99_factor, "mean_jct_change": change}
 
 
-def test_every_point_is_run_in_every_cell(rows: list[frontier.Row]) -> None:
+def test_every_point_is_run_in_every_cell(rows: list[Row]) -> None:
     assert len(rows) == GRID.runs == 2 * (2 + 2 * 3)
 
 
-def test_rows_compare_with_fcfs_of_the_same_draw(rows: list[frontier.Row]) -> None:
+def test_rows_compare_with_fcfs_of_the_same_draw(rows: list[Row]) -> None:
     for found in rows:
         if found["policy"] == "fcfs":
             assert (found["mean_jct_change"], found["p99_jct_factor"]) == (0, 1)
@@ -41,7 +42,7 @@ def test_rows_compare_with_fcfs_of_the_same_draw(rows: list[frontier.Row]) -> No
             assert found["share_of_oracle_gain"] == 1
 
 
-def test_averages_hold_every_policy_in_the_cell_of_every_tau(rows: list[frontier.Row]) -> None:
+def test_averages_hold_every_policy_in_the_cell_of_every_tau(rows: list[Row]) -> None:
     cells = frontier.cells(frontier.averages(rows))
     assert list(cells) == [("bursts", 4, 0.9, 0.6), ("bursts", 4, 0.9, 0.8)]
     for cell in cells.values():
@@ -50,7 +51,7 @@ def test_averages_hold_every_policy_in_the_cell_of_every_tau(rows: list[frontier
         assert {found["runs"] for found in cell} == {2}
 
 
-def test_averages_are_means_over_the_seeds(rows: list[frontier.Row]) -> None:
+def test_averages_are_means_over_the_seeds(rows: list[Row]) -> None:
     changes = [
         found["mean_jct_change"]
         for found in rows
@@ -78,7 +79,7 @@ def test_points_of_one_curve_differ_in_their_setting() -> None:
     assert {point.curve for point in frontier.POINTS} <= frontier_plots.STYLES.keys()
 
 
-def test_a_figure_is_drawn_for_every_tau(rows: list[frontier.Row], tmp_path: Path) -> None:
+def test_a_figure_is_drawn_for_every_tau(rows: list[Row], tmp_path: Path) -> None:
     files = frontier_plots.draw(frontier.averages(rows), tmp_path)
     assert [path.name for path in files] == ["frontier-tau-0.60.png", "frontier-tau-0.80.png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in files)

@@ -65,3 +65,13 @@ def test_without_a_checkout_the_environment_may_name_it(
 def test_a_machine_without_gpus_lists_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     assert provenance.hardware()["gpus"] == []
+
+
+@pytest.mark.parametrize("folder", ["/srv/data", "/srv/data/"])
+def test_the_folder_of_data_is_named_by_its_variable(
+    monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    monkeypatch.setenv("SSJF_DATA", folder)
+    command = ["ssjf", "bench", "/srv/data/traces/a.csv", "--lengths=/srv/data/b", "/srv/database"]
+    typed = ["ssjf", "bench", "$SSJF_DATA/traces/a.csv", "--lengths=$SSJF_DATA/b", "/srv/database"]
+    assert provenance.provenance(command)["command"] == typed

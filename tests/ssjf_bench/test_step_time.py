@@ -30,6 +30,18 @@ def test_context_takes_from_capacity() -> None:
     assert step_time.capacity_requests_per_s(4, 10, 95) == pytest.approx(4 / (10 * 0.014))
 
 
+def test_whole_batches_run_as_long_as_their_longest_answers() -> None:
+    step_time = StepTime(8, 1)
+    # 10 steps of two and 20 of one; 5 of two and 5 of one; the last one has no company
+    seconds = 10 * 0.010 + 20 * 0.009 + 5 * 0.010 + 5 * 0.009
+    found = step_time.whole_batches_requests_per_s(2, [10, 30, 10, 5, 99])
+    assert found == pytest.approx(4 / seconds)
+
+
+def test_a_batch_that_is_never_full_counts_as_it_is() -> None:
+    assert StepTime(8, 1).whole_batches_requests_per_s(4, [10]) == pytest.approx(1 / 0.09)
+
+
 @pytest.mark.parametrize("times", [(-1, 1, 0), (0, 0, 0), (1, 1, -1), (float("inf"), 0, 0)])
 def test_impossible_times_are_refused(times: tuple[float, float, float]) -> None:
     with pytest.raises(ValueError, match="step time"):

@@ -37,6 +37,18 @@ def test_convert_writes_rows_and_says_what_it_left_out(tmp_path: Path) -> None:
     assert (row["model_name"], row["response_length"]) == ("chat", 3)
 
 
+def test_convert_takes_lengths_that_are_published(tmp_path: Path) -> None:
+    source, out = tmp_path / "test.json", tmp_path / "out.jsonl"
+    entry = {"prompt_id": "p", "model": "org--llm", "dataset": "Mbpp", "prompt_text": "Hello"}
+    source.write_text(json.dumps([entry | {"output_sizes": "[3, 4]"}]))
+    result = run("convert", source, "--from", "castillo", "--out", out)
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(out.read_text())["response_samples"] == [3, 4]
+    counted = run("convert", source, "--from", "castillo", "--out", out, "--tokenizer", source)
+    assert counted.exit_code == 2
+    assert "no --tokenizer" in line(counted)
+
+
 def test_convert_of_a_malformed_file_is_one_line(tmp_path: Path) -> None:
     source = tmp_path / "talks.json"
     source.write_text('[{"conversations": []}, 3]')
