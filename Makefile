@@ -13,7 +13,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed-$(RUNTIME)
 PROXY := .venv/share/ssjf/predictor/model.json
 
-.PHONY: install demo test explore test-gpu lint format protos protos-check compose-test clean
+.PHONY: install demo test explore test-gpu lint format protos protos-check compose-test bench-quick clean
 
 install: $(STAMP) $(PROXY)
 
@@ -65,5 +65,17 @@ protos-check: install
 compose-test: install
 	$(BIN)/python -m pytest -m docker $(PYTEST_ARGS)
 
+# A small version of every evaluation in docs/evaluation.md: on CPU, from what the repository holds.
+bench-quick: QUICK := bench-quick-results
+bench-quick: LENGTHS := tests/data/holdout_lengths.jsonl
+bench-quick: install
+	rm -rf $(QUICK) && mkdir $(QUICK)
+	$(BIN)/ssjf bench as-published --quick --lengths $(LENGTHS) --json $(QUICK)/as-published.json --plots $(QUICK)
+	$(BIN)/ssjf bench sweep --json $(QUICK)/sweep.json --plots $(QUICK) --lengths $(LENGTHS) --arrivals poisson --arrivals gamma:3 \
+	  --batch 1 --batch 4 --dynamic 4 --load 0.9 --load 1.2 --tau 0.6 --seeds 1 --jobs 300
+	$(BIN)/ssjf bench live --out $(QUICK)/live --json $(QUICK)/live.json --plots $(QUICK)/live-plots --data $(LENGTHS) --longest 24 \
+	  --mode none --mode dynamic --mode continuous --max-batch 4 --load 1.2 --jobs 16 --policy fcfs --policy ssjf --policy oracle
+	$(BIN)/ssjf bench against-sim --records $(QUICK)/live --json $(QUICK)/against-sim.json --plots $(QUICK)
+
 clean:
-	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache bench-quick-results
