@@ -29,7 +29,7 @@ from ssjf_cli import (
     bench_sim,
     bench_sweep,
 )
-from ssjf_cli.bench_failure import check_output, console, fail
+from ssjf_cli.bench_failure import check_output, console, extras, fail
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -86,10 +86,8 @@ def predictor(
     from ssjf_bench.provenance import provenance
     from ssjf_cli.process import StackError
 
-    try:
+    with extras():
         from ssjf_cli import predictor_bench
-    except ModuleNotFoundError as missing:
-        fail(f"this needs {missing.name}: pip install 'ssjf[cpu,bench]'")
     check_output(json_file)
     options = predictor_bench.BenchOptions(
         model_dir, weights, provider.value, address, seconds, clients

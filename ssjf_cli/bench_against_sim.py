@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from ssjf_cli.bench_failure import check_output, console, fail
+from ssjf_cli.bench_failure import check_output, console, extras, fail
 from ssjf_cli.bench_sim import JsonOption, write_json
 
 if TYPE_CHECKING:
@@ -36,12 +36,10 @@ def against_sim(
     ] = None,
 ) -> None:
     """The simulator fitted to live fcfs runs, and what it says of every policy's live runs."""
-    try:
+    with extras():
         from ssjf_bench import live_against_sim, live_cells, live_plots, live_report
         from ssjf_bench.live_records import SUFFIX, RecordsError, read_folder
         from ssjf_bench.sim_run import FAILURES
-    except ModuleNotFoundError as missing:
-        fail(f"this needs {missing.name}: pip install 'ssjf[cpu,bench]'")
     check_output(json_file)
     try:
         runs = read_folder(records)

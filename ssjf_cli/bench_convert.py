@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from ssjf_cli.bench_failure import console, fail
+from ssjf_cli.bench_failure import console, extras, fail
 
 
 class TraceForm(StrEnum):
@@ -40,11 +40,9 @@ def convert_trace(
     seed: Annotated[int, typer.Option(min=0, help="servegen: of the draw.")] = 11,
 ) -> None:
     """Writes a trace (arrival_s, input_tokens, output_tokens) from its published form."""
-    try:
+    with extras():
         from ssjf_bench import convert_servegen, convert_traces
         from ssjf_bench.trace import TraceError
-    except ModuleNotFoundError as missing:
-        fail(f"this needs {missing.name}: pip install 'ssjf[cpu,bench]'")
     if not out.parent.is_dir():
         fail(f"--out: there is no folder {out.parent}")
     try:
@@ -73,11 +71,9 @@ def convert_predictions(
     out: Annotated[Path, typer.Option(help=".csv or .csv.gz to write.")],
 ) -> None:
     """Joins the SSJF paper's published predictions: lengths, and a class a predictor."""
-    try:
+    with extras():
         from ssjf_bench import convert_predictions as predictions
         from ssjf_bench.trace import TraceError
-    except ModuleNotFoundError as missing:
-        fail(f"this needs {missing.name}: pip install 'ssjf[cpu,bench]'")
     named = dict(each.partition("=")[::2] for each in files)
     if not all(named) or not all(named.values()) or len(named) < len(files):
         fail("NAME=FILE wanted, each name once")

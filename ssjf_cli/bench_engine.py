@@ -17,7 +17,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from ssjf_cli.bench_failure import check_output, console, fail
+from ssjf_cli.bench_failure import check_output, console, extras, fail
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -72,10 +72,8 @@ def engine(
     from ssjf_bench.engine_cases import CASES, DEFAULT_CASES
     from ssjf_bench.provenance import provenance
 
-    try:
+    with extras():
         from ssjf_cli import engine_bench
-    except ModuleNotFoundError as missing:
-        fail(f"this needs {missing.name}: pip install 'ssjf[cpu,bench]'")
     check_output(json_file)
     names = tuple(cases.split(",")) if cases else DEFAULT_CASES[device.value]
     if unknown := [name for name in names if name not in CASES]:

@@ -5,6 +5,8 @@ Owns the console of `ssjf bench …`. Called by every command of it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -25,3 +27,12 @@ def check_output(path: Path) -> None:
     """Fails before hours of work, not after."""
     if not path.parent.is_dir():
         fail(f"--json: there is no folder {path.parent}")
+
+
+@contextmanager
+def extras() -> Iterator[None]:
+    """Around imports that `pip install ssjf` alone does not bring."""
+    try:
+        yield
+    except ModuleNotFoundError as missing:
+        fail(f"this needs {missing.name}: pip install 'ssjf[cpu,bench]'")

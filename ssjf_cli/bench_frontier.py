@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from ssjf_cli.bench_failure import check_output, console, fail
+from ssjf_cli.bench_failure import check_output, console, extras, fail
 from ssjf_cli.bench_sim import JsonOption, LongestOption, read_rows, write_json
 
 
@@ -36,12 +36,10 @@ def frontier(
     jobs: Annotated[int | None, typer.Option(min=2, help="The first so many of a trace.")] = None,
 ) -> None:
     """Every policy at several settings on traces: mean, p99 and maximum against FCFS."""
-    try:
+    with extras():
         from ssjf_bench import frontier as bench
         from ssjf_bench import frontier_plots
         from ssjf_bench.trace import TraceError, read_trace
-    except ModuleNotFoundError as missing:
-        fail(f"this needs {missing.name}: pip install 'ssjf[cpu,bench]'")
     check_output(json_file)
     rows = read_rows(lengths, longest)
     try:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 from rich.console import Console
 
-from ssjf_cli.bench_failure import check_output, console, fail
+from ssjf_cli.bench_failure import check_output, console, extras, fail
 from ssjf_cli.bench_sim import ModeName, write_json
 
 if TYPE_CHECKING:
@@ -116,11 +116,9 @@ def live(
 
     Exit code 1 where a run is not valid, 75 where time ran out before the last one.
     """
-    try:
+    with extras():
         from ssjf_bench import live_limits
         from ssjf_cli import live_options, live_session
-    except ModuleNotFoundError as missing:
-        fail(f"this needs {missing.name}: pip install 'ssjf[cpu,bench]'")
     seconds_left = live_session.seconds_left(seconds_limit)
     if json_file is not None:
         check_output(json_file)

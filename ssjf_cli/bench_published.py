@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from ssjf_cli.bench_failure import check_output, console, fail
+from ssjf_cli.bench_failure import check_output, console, extras, fail
 from ssjf_cli.bench_sim import DEFAULT_TAU, JsonOption, read_rows, write_json
 
 if TYPE_CHECKING:
@@ -59,14 +59,12 @@ def as_published(
     ] = False,
 ) -> None:
     """The SSJF paper's simulation on its own terms, and each of its artefacts taken away."""
-    try:
+    with extras():
         from ssjf_bench import as_published_plots
         from ssjf_bench import as_published_report as report
         from ssjf_bench.as_published import PAPER_JCT_CHANGES, PAPER_THROUGHPUT_FACTORS, Rules
         from ssjf_bench.as_published_data import PublishedDataError
         from ssjf_bench.trace import TraceError
-    except ModuleNotFoundError as missing:
-        fail(f"this needs {missing.name}: pip install 'ssjf[cpu,bench]'")
     check_output(json_file)
     try:
         answers = _answers(lengths, training or ())

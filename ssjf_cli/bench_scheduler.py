@@ -15,7 +15,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from ssjf_cli.bench_failure import check_output, console, fail
+from ssjf_cli.bench_failure import check_output, console, extras, fail
 from ssjf_cli.bench_sim import write_json
 
 POLICIES = ["fcfs", "ssjf", "bounded-ssjf", "default"]
@@ -29,10 +29,8 @@ def scheduler(
     turns: Annotated[int, typer.Option(min=1, help="Jobs that come, start and end.")] = 20_000,
 ) -> None:
     """Times `submit`, `finished` and `next_batch` of the core with a queue of each length."""
-    try:
+    with extras():
         from ssjf_bench import scheduler_speed
-    except ModuleNotFoundError as missing:
-        fail(f"this needs {missing.name}: pip install 'ssjf[cpu,bench]'")
     check_output(json_file)
     rows = []
     for name in policy or POLICIES:

@@ -18,7 +18,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from ssjf_cli.bench_failure import check_output, console, fail
+from ssjf_cli.bench_failure import check_output, console, extras, fail
 
 if TYPE_CHECKING:
     from ssjf_bench.lengths import Answered
@@ -106,12 +106,10 @@ def sim(
     ] = None,
 ) -> None:
     """One policy on one traffic: completion times, waits, throughput, violations of the bound."""
-    try:
+    with extras():
         from ssjf_bench import arrivals as shapes
         from ssjf_bench import sim_run
         from ssjf_bench.step_time import StepTime
-    except ModuleNotFoundError as missing:
-        fail(f"this needs {missing.name}: pip install 'ssjf[cpu,bench]'")
     check_output(json_file)
     rows = read_rows(lengths, longest)
     try:

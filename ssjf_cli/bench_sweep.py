@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from ssjf_cli.bench_failure import check_output, console, fail
+from ssjf_cli.bench_failure import check_output, console, extras, fail
 from ssjf_cli.bench_sim import JsonOption, LongestOption, predict, read_rows, write_json
 
 if TYPE_CHECKING:
@@ -74,11 +74,9 @@ def sweep(
     ] = None,
 ) -> None:
     """Every policy at its default setting beside fcfs and the oracle: where it gains, and what."""
-    try:
+    with extras():
         from ssjf_bench import sim_run
         from ssjf_bench import sweep as bench
-    except ModuleNotFoundError as missing:
-        fail(f"this needs {missing.name}: pip install 'ssjf[cpu,bench]'")
     check_output(json_file)
     if own_lengths == (lengths is not None) or (own_lengths and predictor):
         fail("one of --lengths (which --predictor needs) and --own-lengths is wanted")
