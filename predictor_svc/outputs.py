@@ -9,7 +9,7 @@ A new kind is a class here and a member of `Output`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import lru_cache
 from typing import Annotated, Literal, Protocol
 
 import numpy as np
@@ -18,6 +18,19 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from predictor_svc.lengths import Floats, LengthBins, softmax
+
+
+# Kept beside the models, not in them: pydantic compares and copies what an instance holds.
+@lru_cache(maxsize=16)
+def _bins(count: int, top_tokens: int, beyond_tokens: int) -> LengthBins:
+    return LengthBins(count, top_tokens, beyond_tokens)
+
+
+@lru_cache(maxsize=16)
+def _array(values: tuple[float, ...]) -> Floats:
+    made = np.array(values)
+    made.setflags(write=False)
+    return made
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,14 +107,14 @@ class DistributionOutput(_Stored):
             raise ValueError("levels: one for each quantile, none falling")
         return self
 
-    @cached_property
+    @property
     def bins(self) -> LengthBins:
         """The bins of the network's outputs."""
-        return LengthBins(self.bin_count, self.top_tokens, self.beyond_tokens)
+        return _bins(self.bin_count, self.top_tokens, self.beyond_tokens)
 
-    @cached_property
+    @property
     def _ranks(self) -> Floats:
-        return np.array(self.rank_values)
+        return _array(self.rank_values)
 
     @property
     def width(self) -> int:
