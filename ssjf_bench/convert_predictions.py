@@ -8,12 +8,10 @@ Owns their form and the check that the files speak of the same answers. Called b
 
 from __future__ import annotations
 
-import csv
-import gzip
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ssjf_bench.trace import TraceError, opened
+from ssjf_bench.trace import TraceError, table, write_lines
 
 LENGTH = "output_token_length"
 PREDICTED = "predicted_length"
@@ -43,26 +41,13 @@ def write(names: Sequence[str], rows: Sequence[tuple[int, ...]], out: Path) -> N
     """
     lines = [",".join(["output_tokens", *(f"pred_{name}" for name in names)])]
     lines += [",".join(map(str, row)) for row in rows]
-    content = ("\n".join(lines) + "\n").encode()
-    try:
-        out.write_bytes(gzip.compress(content, mtime=0) if out.suffix == ".gz" else content)
-    except OSError as error:
-        raise TraceError(f"{out}: {error.strerror}") from error
+    write_lines(out, lines)
 
 
 def _read(path: Path) -> list[tuple[int, int, int]]:
     """Line, tokens, class of each answer."""
-    found = []
-    with opened(path) as lines:
-        reader = csv.DictReader(lines)
-        missing = [name for name in (LENGTH, PREDICTED) if name not in (reader.fieldnames or ())]
-        if missing:
-            raise TraceError(f"{path}:1: no column {', '.join(missing)}")
-        for row in reader:
-            try:
-                found.append((reader.line_num, int(row[LENGTH]), int(row[PREDICTED])))
-            except (TypeError, ValueError) as error:
-                raise TraceError(f"{path}:{reader.line_num}: {error}") from error
+    rows = table(path, (LENGTH, PREDICTED), lambda row: (int(row[LENGTH]), int(row[PREDICTED])))
+    found = [(line, *values) for line, values in rows]
     if not found:
         raise TraceError(f"{path}: no answers")
     return found

@@ -10,15 +10,13 @@ request. A new form is a function here and a line in `FORMS`. Called by `ssjf be
 
 from __future__ import annotations
 
-import csv
-import gzip
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from ssjf_bench.trace import COLUMNS, TraceError, opened
+from ssjf_bench.trace import COLUMNS, TraceError, opened, table, write_lines
 
 AZURE_COLUMNS: Final = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
 MOONCAKE_KEYS: Final = ("timestamp", "input_length", "output_length")
@@ -58,25 +56,16 @@ def write(arrivals: Sequence[Arrival], out: Path) -> None:
     for time_us, given, made in arrivals:
         time_ms = round((time_us - arrivals[0].time_us) / 1e3)
         lines.append(f"{time_ms / 1e3:.3f},{given},{made}")
-    content = ("\n".join(lines) + "\n").encode()
-    try:
-        out.write_bytes(gzip.compress(content, mtime=0) if out.suffix == ".gz" else content)
-    except OSError as error:
-        raise TraceError(f"{out}: {error.strerror}") from error
+    write_lines(out, lines)
 
 
 def _read_azure(path: Path) -> Iterator[Arrival]:
-    with opened(path) as lines:
-        reader = csv.DictReader(lines)
-        missing = [name for name in AZURE_COLUMNS if name not in (reader.fieldnames or ())]
-        if missing:
-            raise TraceError(f"{path}:1: no column {', '.join(missing)}")
-        for row in reader:
-            try:
-                stamp, given, made = (row[name] for name in AZURE_COLUMNS)
-                yield Arrival(_microseconds(stamp), tokens(int(given)), tokens(int(made)))
-            except (TypeError, ValueError) as error:
-                raise TraceError(f"{path}:{reader.line_num}: {error}") from error
+    return (arrival for _, arrival in table(path, AZURE_COLUMNS, _azure))
+
+
+def _azure(row: Mapping[str, str]) -> Arrival:
+    stamp, given, made = (row[name] for name in AZURE_COLUMNS)
+    return Arrival(_microseconds(stamp), tokens(int(given)), tokens(int(made)))
 
 
 def _microseconds(stamp: str) -> int:

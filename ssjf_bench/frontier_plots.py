@@ -5,7 +5,7 @@ Left and below is better. Written as PNG without a display. Called by `ssjf benc
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -13,21 +13,19 @@ import matplotlib as mpl
 
 from ssjf_bench import frontier
 from ssjf_bench.cell import Row
+from ssjf_bench.policy_styles import STYLES as POLICIES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Okabe and Ito's palette; a marker each, so that a print in grey is readable, too.
+_SOLID: Final = {name: (each.colour, each.marker, "-") for name, each in POLICIES.items()}
+_TAIL: Final = POLICIES["tail-ssjf"].colour
 STYLES: Final[Mapping[str, tuple[str, str, str]]] = {
-    "fcfs": ("#000000", "s", "-"),
-    "oracle": ("#009E73", "*", "-"),
-    "ssjf": ("#D55E00", "D", "-"),
-    "bounded-ssjf": ("#0072B2", "o", "-"),
-    "tail-ssjf ×1": ("#CC79A7", "<", ":"),
-    "tail-ssjf": ("#CC79A7", "^", "-"),
-    "tail-ssjf ×4": ("#CC79A7", ">", "--"),
-    "hrrn": ("#E69F00", "X", "-"),
-    "ssjf-ageing": ("#56B4E9", "v", "-"),
+    **{name: _SOLID[name] for name in ("fcfs", "oracle", "ssjf", "bounded-ssjf")},
+    "tail-ssjf ×1": (_TAIL, "<", ":"),
+    "tail-ssjf": _SOLID["tail-ssjf"],
+    "tail-ssjf ×4": (_TAIL, ">", "--"),
+    **{name: _SOLID[name] for name in ("hrrn", "ssjf-ageing")},
 }
 """Colour, marker and line of each curve."""
 UNKNOWN: Final = ("#666666", ".", "-")
@@ -71,7 +69,7 @@ def _figure(
 
 
 def _panel(axis: Axes, rows: Sequence[Row]) -> None:
-    for curve, (colour, marker, line) in _styles(rows).items():
+    for curve, (colour, marker, line) in in_order({row["curve"] for row in rows}).items():
         points = sorted(
             (row["p99_jct_factor"], 100 * row["mean_jct_change"])
             for row in rows
@@ -93,8 +91,7 @@ def _panel(axis: Axes, rows: Sequence[Row]) -> None:
     axis.grid(alpha=0.25)
 
 
-def _styles(rows: Sequence[Row]) -> dict[str, tuple[str, str, str]]:
-    """Known curves in a fixed order, then others."""
-    there = {row["curve"] for row in rows}
-    known = {name: style for name, style in STYLES.items() if name in there}
-    return known | dict.fromkeys(sorted(there - known.keys()), UNKNOWN)
+def in_order(curves: Collection[str]) -> dict[str, tuple[str, str, str]]:
+    """The looks of these curves: known ones in a fixed order, then others by name."""
+    known = {name: style for name, style in STYLES.items() if name in curves}
+    return known | dict.fromkeys(sorted(set(curves) - known.keys()), UNKNOWN)

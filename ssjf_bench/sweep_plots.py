@@ -16,7 +16,7 @@ import matplotlib as mpl
 
 from gateway_svc.scheduling import policy
 from ssjf_bench.cell import Row
-from ssjf_bench.frontier_plots import STYLES, UNKNOWN
+from ssjf_bench.frontier_plots import in_order
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -107,7 +107,9 @@ def described(source: str) -> str:
 
 
 def _panel(axis: Axes, quantity: Quantity, rows: Sequence[Row]) -> None:
-    for name, (colour, marker, line) in _styles(rows).items():
+    # fcfs is the axis
+    drawn = {row["policy"] for row in rows} - {"fcfs"}
+    for name, (colour, marker, line) in in_order(drawn).items():
         points = sorted(
             (row["load"], value)
             for row in rows
@@ -129,13 +131,6 @@ def _panel(axis: Axes, quantity: Quantity, rows: Sequence[Row]) -> None:
         axis.set_yticks(P99_TICKS, [f"{tick:g}" for tick in P99_TICKS])
         axis.minorticks_off()
     axis.grid(alpha=0.25)
-
-
-def _styles(rows: Sequence[Row]) -> Mapping[str, tuple[str, str, str]]:
-    """Every policy but fcfs, which is the axis: known ones in a fixed order, then others."""
-    there = dict.fromkeys(row["policy"] for row in rows if row["policy"] != "fcfs")
-    known = {name: style for name, style in STYLES.items() if name in there}
-    return known | {name: UNKNOWN for name in there if name not in known}
 
 
 def draw_burstiness(

@@ -11,12 +11,13 @@ import gzip
 import itertools
 import random
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, TypeVar
 
+Parsed = TypeVar("Parsed")
 COLUMNS: Final = ("arrival_s", "input_tokens", "output_tokens")
 COARSE_STEP_S: Final = 0.5
 """A clock that ticks no finer than this put arrivals together that were apart."""
@@ -62,14 +63,25 @@ def without_first(trace: Trace, count: int) -> Trace:
 
 
 def _rows(path: Path) -> Iterator[tuple[float, int, int]]:
+    return (row for _, row in table(path, COLUMNS, _row))
+
+
+def table(
+    path: Path, columns: Sequence[str], parse: Callable[[dict[str, str]], Parsed]
+) -> Iterator[tuple[int, Parsed]]:
+    """What `parse` makes of each row of a CSV file that has these columns, by line number.
+
+    Raises TraceError, naming the line, where a column is missing or `parse` raises ValueError
+    or TypeError (a row cut short has None).
+    """
     with opened(path) as lines:
         reader = csv.DictReader(lines)
-        missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
+        missing = [name for name in columns if name not in (reader.fieldnames or ())]
         if missing:
-            raise TraceError(f"{path}: no column {', '.join(missing)}")
+            raise TraceError(f"{path}:1: no column {', '.join(missing)}")
         for row in reader:
             try:
-                yield _row(row)
+                yield reader.line_num, parse(row)
             except (TypeError, ValueError) as error:
                 raise TraceError(f"{path}:{reader.line_num}: {error}") from error
 
@@ -88,6 +100,18 @@ def _open(path: Path) -> IO[str]:
     if path.suffix == ".gz":
         return gzip.open(path, "rt", encoding="utf-8", newline="")
     return path.open(encoding="utf-8", newline="")
+
+
+def write_lines(path: Path, lines: Sequence[str]) -> None:
+    """A text file, gzipped where the name ends in .gz; the same lines are the same bytes.
+
+    Raises TraceError where it cannot be written.
+    """
+    content = ("\n".join(lines) + "\n").encode()
+    try:
+        path.write_bytes(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
+    except OSError as error:
+        raise TraceError(f"{path}: {error.strerror}") from error
 
 
 def _row(row: dict[str, str]) -> tuple[float, int, int]:
