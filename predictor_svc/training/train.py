@@ -25,6 +25,7 @@ from predictor_svc.outputs import Output
 from predictor_svc.training import checkpoint
 from predictor_svc.training.backbone import layout_of, load_backbone
 from predictor_svc.training.data import Example, Lengths
+from predictor_svc.training.decoder import Decoder
 from predictor_svc.training.evaluate import predict_raw, rank_correlation
 from predictor_svc.training.forms import family_rows, input_form, proxy_shape
 from predictor_svc.training.model import ProxyModel
@@ -182,6 +183,10 @@ class _Loop:
         self._random = random.Random(run.seed)  # noqa: S311
         self._steps_an_epoch = tokens.batch_count(run.options)
         self._steps = 0
+        if run.device.type == "cuda" and isinstance(model.backbone, Decoder):
+            # Thousands of small kernels a step: launching them takes longer than they run.
+            for layer in model.backbone.layers:
+                layer.compile(dynamic=True)
         self._optimizer = torch.optim.AdamW(
             _parameter_groups(model, run.options),
             weight_decay=run.options.weight_decay,
