@@ -129,22 +129,30 @@ def predict_raw(
     ids: Sequence[list[int]],
     on_step: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Floats:
-    """(n, outputs) on the model's own device, in the order of `ids`; equal rows run once."""
+    """(n, outputs) on the model's own device, in the order of `ids`.
+
+    What the backbone reads alike it reads once: a prompt of many LLMs, where it is told none.
+    """
     was_training = model.training
     model.eval()
     device = next(model.parameters()).device
     size = BATCH_CUDA if device.type == "cuda" else BATCH_CPU
+    place, seen_as = model.shape.llm_position, model.shape.llm_seen_as
     rows_of: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for row, each in enumerate(ids):
-        rows_of[tuple(each)].append(row)
+        told = each if seen_as is None else (*each[:place], seen_as, *each[place + 1 :])
+        rows_of[tuple(told)].append(row)
     distinct = sorted(rows_of, key=len)
     raw = np.empty((len(ids), model.shape.outputs))
     for start in range(0, len(distinct), size):
         group = distinct[start : start + size]
         batch, mask = (each.to(device) for each in pad(group))
-        values = model(batch, mask).float().cpu().numpy()
-        for key, value in zip(group, values, strict=True):
-            raw[rows_of[key]] = value
+        pooled = model.pooled(model.backbone(batch, mask), mask)
+        rows = [row for each in group for row in rows_of[each]]
+        owners = [owner for owner, each in enumerate(group) for _ in rows_of[each]]
+        llms = torch.tensor([ids[row][place] for row in rows], device=device)
+        values = model.outputs(pooled[torch.tensor(owners, device=device)], llms)
+        raw[rows] = values.float().cpu().numpy()
         on_step(start + len(group), len(distinct))
     model.train(was_training)
     return raw

@@ -127,6 +127,8 @@ def make_deterministic(seed: int) -> None:
     """Same seed, same weights; on CUDA, CUBLAS_WORKSPACE_CONFIG must be set before it starts."""
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(mode=True)
+    # Else every new tensor is filled first: a kernel more each. None is read before it is written.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def _run_epochs(

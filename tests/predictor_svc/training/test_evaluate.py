@@ -20,8 +20,10 @@ from predictor_svc.lengths import Floats
 from predictor_svc.model_dir import ModelConfig
 from predictor_svc.outputs import ClassesOutput, DistributionOutput, Output, TokensOutput
 from predictor_svc.training import evaluate as evaluation
+from predictor_svc.training.backbone import load_backbone
 from predictor_svc.training.data import Example, Lengths, Prompt
 from predictor_svc.training.evaluate import Evaluation, evaluate, predict_raw, rank_correlation
+from predictor_svc.training.model import NormedHead, ProxyModel, ProxyShape, pad
 from predictor_svc.training.train import Fitted
 from predictor_svc.training.weights import Trained, load_trained
 from tests.predictor_svc.toy import example, learnable
@@ -213,7 +215,7 @@ def test_equal_rows_run_once_and_come_back_in_their_order(tiny_fitted: Fitted) -
     model = tiny_fitted.model
     ids = [[101, 2000 + n % 7, *range(2100, 2100 + n % 7), 102] for n in range(100)]
     ran: list[int] = []
-    hook = model.register_forward_pre_hook(lambda _, inputs: ran.append(len(inputs[0])))
+    hook = model.backbone.register_forward_pre_hook(lambda _, inputs: ran.append(len(inputs[0])))
     steps: list[tuple[int, int]] = []
     raw = predict_raw(model, ids, lambda done, total: steps.append((done, total)))
     hook.remove()
@@ -251,3 +253,23 @@ def test_the_prompt_alone_says_the_length_not_its_place(
         one.readings.rank_scores, other.readings.rank_scores[::-1], atol=1e-5
     )
     assert Prompt("", "", rows[0].prompt.text).digest == rows[0].prompt.digest
+
+
+def test_a_prompt_of_many_llms_runs_once_where_only_the_head_is_told_them(
+    tiny_backbone: Path,
+) -> None:
+    shape = ProxyShape(outputs=3, hidden=8, llm_tokens=(2, 3, 4), llm_seen_as=1)
+    model = ProxyModel(load_backbone(tiny_backbone), shape).eval()
+    assert isinstance(model.head, NormedHead)
+    assert model.head.llm_weight is not None
+    torch.nn.init.normal_(model.head.llm_weight.weight[1:].detach())
+    ids = [[101, 2 + n % 3, *range(2100, 2101 + n % 5), 102] for n in range(30)]
+    ran: list[int] = []
+    hook = model.backbone.register_forward_pre_hook(lambda _, inputs: ran.append(len(inputs[0])))
+    raw = predict_raw(model, ids)
+    hook.remove()
+    assert sum(ran) == 5
+    with torch.no_grad():
+        expected = model(*pad(ids)).numpy()
+    np.testing.assert_allclose(raw, expected, atol=1e-5)
+    assert len(np.unique(raw.round(4), axis=0)) == 15
