@@ -122,6 +122,8 @@ class Plan:
     """The part of the data set that prompts are drawn from; empty for all of it."""
     longest: int | None = None
     """Rows with a longer answer are left out."""
+    unseen_by: str = ""
+    """Name of the folder of weights whose training prompts are left out; empty for none."""
     skip: int = 0
     """Requests of the trace left out before the first."""
     jobs: int | None = None

@@ -40,6 +40,10 @@ def live(
     longest: Annotated[
         int | None, typer.Option(min=1, help="Leaves out rows of --data with a longer answer.")
     ] = None,
+    unseen_by: Annotated[
+        Path | None,
+        typer.Option(help="Folder of trained weights: leaves out what they were trained on."),
+    ] = None,
     arrivals: Annotated[
         str, typer.Option(help="poisson, gamma:CV, or a CSV (.gz) with arrival_s and lengths.")
     ] = "poisson",
@@ -130,6 +134,7 @@ def live(
             llm=llm,
             split=split,
             longest=longest,
+            unseen_by=unseen_by,
             arrivals=arrivals,
             skip=skip,
             jobs=jobs,

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, TypeVar
 
+from predictor_svc.training.seen import SEEN
 from ssjf_bench import arrivals as shapes
 from ssjf_bench import provenance, trace, workload
 from ssjf_bench.lengths import Answered
@@ -43,6 +44,8 @@ class LiveOptions:
     """Rows of this part of the data."""
     longest: int | None = None
     """Rows with a longer answer are left out."""
+    unseen_by: Path | None = None
+    """Trained weights; rows whose prompts they were trained on are left out."""
     arrivals: str = "poisson"
     """Their shape."""
     skip: int = 0
@@ -112,6 +115,7 @@ def plan_of(options: LiveOptions, served: Served | None = None) -> tuple[Plan, T
         llm=llm,
         split=options.split,
         longest=options.longest,
+        unseen_by=options.unseen_by.name if options.unseen_by else "",
         skip=options.skip,
         jobs=traffic.count,
         seed=options.seed,
@@ -135,11 +139,15 @@ def _rows(options: LiveOptions) -> tuple[Sequence[Answered], str]:
         prompts = workload.shipped_prompts()
         return [Answered(p.prompt_id, p.text, (), "", 1, p.category) for p in prompts], ""
     rows = predictor_offline.read_answered(
-        options.data, options.longest, llm=options.llm, split=options.split
+        options.data,
+        options.longest,
+        llm=options.llm,
+        split=options.split,
+        unseen_by=options.unseen_by,
     )
     llms = sorted({row.llm for row in rows})
     if not rows:
-        raise ValueError(f"{options.data}: no row of that LLM, part and length")
+        raise ValueError(f"{options.data}: no row of that LLM, part and length, or none unseen")
     if options.real_text:
         once = {(row.prompt, row.turns): replace(row, llm="") for row in rows}
         return list(once.values()), options.llm
@@ -190,7 +198,8 @@ def _capacities(given: Sequence[str], plan: Plan) -> dict[str, float]:
 
 
 def _checksums(options: LiveOptions) -> dict[str, str]:
-    files = [options.data, Path(options.arrivals)]
+    seen = options.unseen_by / SEEN if options.unseen_by else None
+    files = [options.data, Path(options.arrivals), seen]
     return {
         file.name: hashlib.sha256(file.read_bytes()).hexdigest()
         for file in files

@@ -19,13 +19,15 @@ import numpy as np
 from predictor_svc.cache import digest
 from predictor_svc.encoder import PromptText, Turn
 from predictor_svc.loaded import LoadedModel, LoadOptions, ModelRefused, load
+from predictor_svc.model_dir import ModelDirError
 from predictor_svc.predictions import interpret
 from predictor_svc.session import Provider, SessionOptions
 from predictor_svc.training.data import DataError, read_examples
+from predictor_svc.training.seen import unseen
 from ssjf_bench.lengths import Answered
 from ssjf_bench.sim_predictions import Predictions
 
-FAILURES: Final = (DataError, ModelRefused)
+FAILURES: Final = (DataError, ModelRefused, ModelDirError)
 CHUNK_PROMPTS: Final = 256
 P90: Final = 0.9
 Say = Callable[[str], None]
@@ -34,13 +36,23 @@ Known = dict[str, tuple[float, float | None]]
 
 
 def read_answered(
-    path: Path, longest_tokens: int | None = None, *, llm: str = "", split: str = ""
+    path: Path,
+    longest_tokens: int | None = None,
+    *,
+    llm: str = "",
+    split: str = "",
+    unseen_by: Path | None = None,
 ) -> list[Answered]:
     """The rows of a data file, each with its first sample; empty answers count one token.
 
     Rows whose first sample is longer than `longest_tokens` are left out; with `llm` those of
-    any other LLM, with `split` those of any other part of the data set. Raises DataError.
+    any other LLM, with `split` those of any other part of the data set, with `unseen_by`, a
+    folder of trained weights, those whose prompts it was trained on. Raises DataError,
+    ModelDirError.
     """
+    examples = read_examples([path])
+    if unseen_by is not None:
+        examples = unseen(examples, unseen_by)
     most = sys.maxsize if longest_tokens is None else longest_tokens
     return [
         Answered(
@@ -51,7 +63,7 @@ def read_answered(
             output_tokens=max(1, example.lengths.tokens[0]),
             source=example.prompt.source,
         )
-        for example in read_examples([path])
+        for example in examples
         if example.lengths.tokens[0] <= most
         and llm in ("", example.model)
         and split in ("", example.split)

@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 
 from predictor_svc.loaded import ModelRefused
+from predictor_svc.model_dir import ModelDirError
+from predictor_svc.training.data import read_examples
+from predictor_svc.training.seen import save_seen
 from ssjf_bench.lengths import Answered
 from ssjf_cli import predictor_offline
 from tests.predictor_svc.small_model import Graph, write_model
@@ -52,6 +55,17 @@ def test_rows_of_one_llm_and_part_can_be_asked_for(tmp_path: Path) -> None:
     assert [row.prompt_id for row in named] == ["a", "c"]
     held_out = predictor_offline.read_answered(path, llm="m", split="test")
     assert [row.prompt_id for row in held_out] == ["a"]
+
+
+def test_what_a_model_was_trained_on_can_be_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "lengths.jsonl"
+    lines = [{"id": text, "prompt": text, "response_tokens": 5} for text in ("one", "two")]
+    path.write_text("\n".join(json.dumps(line) for line in lines), encoding="utf-8")
+    save_seen(read_examples([path])[:1], tmp_path)
+    unseen = predictor_offline.read_answered(path, unseen_by=tmp_path)
+    assert [row.prompt_id for row in unseen] == ["two"]
+    with pytest.raises(ModelDirError, match="seen"):
+        predictor_offline.read_answered(path, unseen_by=tmp_path / "nowhere")
 
 
 def test_every_prompt_is_predicted_with_its_p90(tmp_path: Path) -> None:
