@@ -7,7 +7,7 @@ the command runs. Registered by `bench`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -19,7 +19,7 @@ from ssjf_cli.bench_sim import ModeName, write_json
 
 if TYPE_CHECKING:
     from ssjf_bench.live_folder import LiveFolder
-    from ssjf_bench.live_plan import Plan
+    from ssjf_bench.live_plan import Plan, PlannedRun
     from ssjf_bench.sim_run import Traffic
 
 STOPPED: Final = 75
@@ -110,6 +110,10 @@ def live(
         int, typer.Option(min=0, help="Tokens that come within it reach the client together.")
     ] = 50,
     plots: Annotated[Path | None, typer.Option(help="Folder for the plots.")] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="This run of the plan, as --plan names it; repeatable; else all."),
+    ] = None,
     plan_only: Annotated[bool, typer.Option("--plan", help="Shows what would be run.")] = False,
     seconds_limit: Annotated[
         float | None,
@@ -157,12 +161,13 @@ def live(
         )
         served = None if gateway is None else live_limits.served(gateway)
         plan, traffic = live_options.plan_of(options, served)
+        wanted = live_options.wanted(plan, only or ())
     except live_options.FAILURES as error:
         fail(str(error))
     if plan_only:
         _show_plan(plan, out)
         return
-    code = _run(plan, traffic, out, gateway, seconds_left)
+    code = _run(plan, traffic, wanted, out, gateway, seconds_left)
     _report(plan, out, json_file, plots)
     raise typer.Exit(code)
 
@@ -174,11 +179,12 @@ def _given(flags: Mapping[str, str]) -> dict[str, str]:
 def _run(
     plan: Plan,
     traffic: Traffic,
+    wanted: Sequence[PlannedRun],
     out: Path,
     gateway: str | None,
     seconds_left: Callable[[], float],
 ) -> int:
-    """Everything that is missing; the exit code."""
+    """What is missing of the runs that are wanted; the exit code."""
     from ssjf_bench import live_work
     from ssjf_bench.live_folder import LiveFolder
     from ssjf_cli import live_screen, live_services, live_session
@@ -187,7 +193,7 @@ def _run(
         folder = LiveFolder(out, plan)
         folder.claim()
         work = live_work.work_of(plan, traffic)
-        missing = [run for run in plan.runs if not folder.counts(run.name)]
+        missing = [run for run in wanted if not folder.counts(run.name)]
         if not missing:
             return 0
         if live_session.too_long(plan, folder, missing[0], seconds_left()):
@@ -197,7 +203,7 @@ def _run(
             bar.begin("starting services" if gateway is None else f"gateway {gateway}")
             with live_services.started(plan, gateway, work, out / "logs") as services:
                 session = live_session.Session(plan, work, folder, services, bar, seconds_left)
-                whole = session.run()
+                whole = session.run(missing)
     except live_session.FAILURES as error:
         fail(str(error))
     except KeyboardInterrupt:

@@ -17,7 +17,7 @@ from ssjf_bench import arrivals as shapes
 from ssjf_bench import provenance, trace, workload
 from ssjf_bench.lengths import Answered
 from ssjf_bench.live_limits import LimitsError, Served
-from ssjf_bench.live_plan import Flags, Plan
+from ssjf_bench.live_plan import Flags, Plan, PlannedRun
 from ssjf_bench.sim_run import Traffic
 from ssjf_bench.trace import Trace, TraceError
 from ssjf_bench.workload import WorkloadError
@@ -129,6 +129,18 @@ def plan_of(options: LiveOptions, served: Served | None = None) -> tuple[Plan, T
     )
     plan = replace(plan, capacities=_capacities(options.capacities, plan))
     return (plan, traffic) if served else (replace(plan, flags=_flags(options, plan)), traffic)
+
+
+def wanted(plan: Plan, only: Sequence[str]) -> list[PlannedRun]:
+    """The plan's runs that `only` names, in the plan's order; all where it names none.
+
+    So can a plan be shared among machines: their files, in one folder, are its records.
+    Raises ValueError for a name that no run has.
+    """
+    names = [run.name for run in plan.runs]
+    if unknown := [name for name in only if name not in names]:
+        raise ValueError(f"--only {unknown[0]}: the plan has {', '.join(names)}")
+    return [run for run in plan.runs if not only or run.name in only]
 
 
 def _rows(options: LiveOptions) -> tuple[Sequence[Answered], str]:

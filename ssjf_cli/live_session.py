@@ -82,13 +82,13 @@ class Session:
         self._seconds_left = seconds_left
         self._kv: dict[str, Any] = {}
 
-    def run(self) -> bool:
-        """Everything that is missing; False where time ran out before.
+    def run(self, wanted: Sequence[PlannedRun]) -> bool:
+        """These of the plan's runs, as far as they are missing; False where time ran out before.
 
         Raises StackError, LimitsError, CapacityError; Broken where a service ends in a run,
         which is kept as invalid.
         """
-        pending = [run for run in self._plan.runs if not self._folder.counts(run.name)]
+        pending = [run for run in wanted if not self._folder.counts(run.name)]
         if pending:
             self._look(pending[0])
             if self._plan.real_text and self._folder.lengths() is None:

@@ -155,13 +155,13 @@ def test_a_session_goes_on_where_time_ran_out_and_ends_with_a_killed_engine(
         enough_for_one = iter([1000.0])
         whole = live_session.Session(
             plan, work, folder, services, first, lambda: next(enough_for_one, 0.0)
-        ).run()
+        ).run(plan.runs)
         assert not whole
         assert [run.header.policy for run in first.runs] == ["fcfs"]
         killing = Watching(stack.process("engine"))
         session = live_session.Session(plan, work, folder, services, killing, lambda: 1000.0)
         with pytest.raises(live_session.Broken, match="ssjf-1: engine: ended by SIGKILL"):
-            session.run()
+            session.run(plan.runs)
     (run,) = killing.runs
     assert run.header.policy == "ssjf"
     assert run.header.invalid[0] == "engine: ended by SIGKILL"
@@ -232,6 +232,13 @@ def test_a_plan_is_shown_and_nothing_is_run_or_written(tmp_path: Path, data: Pat
     assert not (tmp_path / "runs").exists()
 
 
+def test_runs_of_a_plan_can_be_left_to_other_machines(data: Path) -> None:
+    plan, _ = live_options.plan_of(LiveOptions(data=data, repeats=2, batches=(2,)))
+    chosen = ["continuous-2-0.9-oracle-2", "continuous-2-0.9-ssjf-1"]
+    assert {run.name for run in live_options.wanted(plan, chosen)} == set(chosen)
+    assert live_options.wanted(plan, []) == list(plan.runs)
+
+
 def test_no_run_begins_that_would_end_too_late(tmp_path: Path, data: Path) -> None:
     limits = ("--capacity=1", "--seconds-left=5")
     result = live(tmp_path / "runs", f"--data={data}", *limits)
@@ -249,6 +256,7 @@ def test_no_run_begins_that_would_end_too_late(tmp_path: Path, data: Path) -> No
         (["--real-text", "--engine-flag=threads"], "NAME=VALUE"),
         (["--real-text", "--gateway=127.0.0.1:1"], "gateway 127.0.0.1:1: UNAVAILABLE"),
         (["--data=there-is-none"], "there-is-none"),
+        (["--real-text", "--only=fcfs-1"], "the plan has continuous-16-0.9-fcfs-1, "),
     ],
 )
 def test_what_cannot_be_run_is_said_in_a_line(
