@@ -256,7 +256,7 @@ def test_no_run_begins_that_would_end_too_late(tmp_path: Path, data: Path) -> No
         (["--real-text", "--engine-flag=threads"], "NAME=VALUE"),
         (["--real-text", "--gateway=127.0.0.1:1"], "gateway 127.0.0.1:1: UNAVAILABLE"),
         (["--data=there-is-none"], "there-is-none"),
-        (["--real-text", "--only=fcfs-1"], "the plan has continuous-16-0.9-fcfs-1, "),
+        (["--real-text", "--only=fcfs-1"], "--only fcfs-1: the plan has continuous-2"),
     ],
 )
 def test_what_cannot_be_run_is_said_in_a_line(
