@@ -65,7 +65,7 @@ def build(settings: EngineSettings, loaded: LoadedModel) -> Assembled:
     runner = make_runner(loaded, shape)
     sizing.warm_up(runner, shape)
     if device.type == "cuda" and settings.cuda_graphs:
-        runner.use(_graphs(runner, shape, sizing.graph_tokens(loaded, prefill.idle)))
+        runner.use(_graphs(runner, shape, prefill.idle))
     scheduler = Scheduler(
         BlockAccounting(shape.total_blocks, shape.block_tokens),
         max_sequences=shape.max_sequences,

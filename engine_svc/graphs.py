@@ -25,7 +25,6 @@ MIXED: Final = {
     128: (8, 32, 64, 96, 128, 160, 192, 224, 256),
     **dict.fromkeys((256, 512, 1024), (8, 64, 128, 192, 256)),
     **dict.fromkeys((2048, 4096), (8, 128, 256)),
-    **dict.fromkeys((8192, 16_384), (8, 256)),
 }
 """Chunk tokens of the graphs that read prompts, with the rows that decode beside them."""
 TOKENS_A_CHUNK: Final = 64

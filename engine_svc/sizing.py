@@ -27,10 +27,6 @@ STEP_FLOATING_POINT_OPERATIONS: Final = 4e13
 """Of a step that reads prompts while others decode: some 60 ms of an H100."""
 PREFILL_TOKENS_ON_CPU: Final = 512
 MOST_PREFILL_TOKENS: Final = 16_384
-LAUNCHING_FLOATING_POINT_OPERATIONS: Final = 6e12
-"""Launching a pass kernel by kernel takes as long as a GPU takes for about these (10 ms)."""
-LARGEST_USEFUL_GRAPH_TOKENS: Final = 4096
-"""A graph of so many prompt tokens is worth its memory for any model."""
 GRAPH_BYTES: Final = 1 << 30
 """For CUDA graphs and what is allocated beside PyTorch's own memory."""
 
@@ -51,15 +47,6 @@ def prefill_tokens(settings: EngineSettings, loaded: LoadedModel) -> PrefillToke
         return PrefillTokens(settings.max_prefill_tokens, settings.max_prefill_tokens)
     held_up = _tolerable_tokens(loaded)
     return PrefillTokens(held_up, min(4 * held_up, MOST_PREFILL_TOKENS))
-
-
-def graph_tokens(loaded: LoadedModel, tokens: int) -> int:
-    """Prompt tokens of the largest graph, of steps that read up to `tokens`.
-
-    A larger step runs for longer than its launches take, which then cost nothing.
-    """
-    longest = LAUNCHING_FLOATING_POINT_OPERATIONS / (2 * max(1, loaded.parameters))
-    return min(tokens, max(LARGEST_USEFUL_GRAPH_TOKENS, int(longest)))
 
 
 def _tolerable_tokens(loaded: LoadedModel) -> int:

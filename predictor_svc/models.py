@@ -116,6 +116,11 @@ class Models:
             precision=model.precision,
             cuda_graphs=model.session.captures,
         )
+        if model.session.partly_on_cpu:
+            get_logger().warning(
+                "a part of the model runs on the CPU, which is slow: export it with fp16",
+                precision=model.precision,
+            )
         if before is not None:
             leaving = asyncio.create_task(before.pipeline.close())
             self._leaving.add(leaving)

@@ -9,7 +9,7 @@ touches one session happens in one thread, `loaded`'s; `run` releases the GIL.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -25,6 +25,7 @@ from predictor_svc.network import Network, network_of, pad
 Provider = Literal["auto", "cpu", "cuda"]
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
+NO_CPU = "session.disable_cpu_ep_fallback"
 RUN_COST_TOKENS = {CPU: 0, CUDA: 4096}
 """What a run of its own costs, in tokens of padding: nothing beside the work on a CPU."""
 
@@ -66,7 +67,7 @@ class Session:
         and says so in `fell_back`.
         """
         wanted = wanted_provider(options.provider)
-        session, captures = _create(graph, options, wanted)
+        session, captures, whole = _create(graph, options, wanted)
         self.provider: str = session.get_providers()[0]
         """Execution provider in use."""
         self.fell_back: bool = self.provider != wanted
@@ -78,6 +79,9 @@ class Session:
             )
         self.captures: bool = captures and not self.fell_back
         """Whether CUDA graphs are captured and replayed."""
+        self.partly_on_cpu: bool = not whole and not self.fell_back
+        """Whether CUDA lacks some of the graph's operators, which run on the CPU, slowly: fp32
+        attention of decoders is such a one."""
         self._options = options
         self._max_tokens = max_tokens
         self._network = _network(graph, session)
@@ -155,16 +159,28 @@ def wanted_provider(provider: Provider) -> str:
     return CUDA
 
 
-def _create(graph: Path, options: SessionOptions, wanted: str) -> tuple[Any, bool]:
-    """A session, and whether it captures CUDA graphs: not every graph can be captured."""
+def _create(graph: Path, options: SessionOptions, wanted: str) -> tuple[Any, bool, bool]:
+    """A session, whether it captures CUDA graphs, and whether all of it is where it was wanted.
+
+    Not every graph can be captured, and not every one that cannot is partly on the CPU.
+    """
     if wanted != CUDA:
-        return _session(graph, options, [CPU]), False
+        return _session(graph, options, [CPU]), False, True
     if options.cuda_graphs:
         try:
-            return _session(graph, options, _on_cuda(captures=True)), True
+            return _session(graph, options, _on_cuda(captures=True)), True, True
         except SessionError:
             pass  # nodes that CUDA lacks; a broken graph fails again below
-    return _session(graph, options, _on_cuda(captures=False)), False
+    session = _session(graph, options, _on_cuda(captures=False))
+    return session, False, _all_on_cuda(graph, options)
+
+
+def _all_on_cuda(graph: Path, options: SessionOptions) -> bool:
+    try:
+        _session(graph, options, _on_cuda(captures=False)[:1], {NO_CPU: "1"})
+    except SessionError:
+        return False
+    return True
 
 
 def _on_cuda(captures: bool) -> list[Any]:
@@ -176,12 +192,19 @@ def _on_cuda(captures: bool) -> list[Any]:
     return [(CUDA, flags), CPU]
 
 
-def _session(graph: Path, options: SessionOptions, providers: list[Any]) -> Any:
+def _session(
+    graph: Path,
+    options: SessionOptions,
+    providers: list[Any],
+    entries: Mapping[str, str] | None = None,
+) -> Any:
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = options.threads
     # Idle workers would spin on cores that an engine on the same machine needs.
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     settings.log_severity_level = 3
+    for name, value in (entries or {}).items():
+        settings.add_session_config_entry(name, value)
     try:
         return onnxruntime.InferenceSession(graph, settings, providers=providers)
     except Exception as error:  # ONNX Runtime's exceptions share no public base

@@ -63,7 +63,7 @@ def _write_graphs(
     trained: Trained, scratch: Path, precisions: Sequence[Precision]
 ) -> dict[Precision, StoredFile]:
     """Graphs, checked, under names that change with their bytes."""
-    reference = Reference(trained.model, trained.config.output, trained.config.input.max_tokens)
+    reference = Reference(trained)
     written: dict[Precision, StoredFile] = {}
     for precision in (each for each in PRECISIONS if each in precisions):
         path = scratch / f"{precision}.onnx"

@@ -12,11 +12,14 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import torch
+from tokenizers import Tokenizer
 
+from predictor_svc.encoder import PromptText, load_encoder
 from predictor_svc.lengths import Floats
 from predictor_svc.model_dir import Precision
-from predictor_svc.outputs import Output, Readings
-from predictor_svc.training.model import ProxyModel, pad
+from predictor_svc.outputs import Readings
+from predictor_svc.training.model import pad
+from predictor_svc.training.weights import Trained
 
 MAX_DIFFERENCE = 1e-3
 """fp32: largest difference of an output."""
@@ -28,7 +31,7 @@ MIN_CORRELATION = 0.9
 """int8: least correlation of rank scores. It tells a wrong graph (near 0) from a coarse one."""
 
 BATCHES_TOKENS = ((2,), (7, 3), (16, 128, 2), (200,), *((tokens, 2) for tokens in range(4, 48)))
-"""Lengths of the prompts checked, batch by batch: alone and padded, short and long."""
+"""Words of the prompts checked, about, batch by batch: alone and padded, short and long."""
 
 
 class ParityError(Exception):
@@ -36,15 +39,28 @@ class ParityError(Exception):
 
 
 class Reference:
-    """What the model gives for prompts of random words."""
+    """What the model gives for prompts of random words, in the form that it is served them.
 
-    def __init__(self, model: ProxyModel, output: Output, max_tokens: int) -> None:
+    Bare words will not do: the activations with which a chat model marks a conversation's
+    beginning are thousands of times the others, and without one a word bears them, in fp16
+    further off than any prompt that there can be.
+    """
+
+    def __init__(self, trained: Trained) -> None:
         """Runs the model: in evaluation mode, on the CPU, in float32."""
+        model, form = trained.model, trained.config.input
+        encoder = load_encoder(trained.tokenizer, form)
+        words = Tokenizer.from_file(str(trained.tokenizer))
         draw = np.random.default_rng(0)
-        words = model.backbone.vocabulary
-        self._output = output
+
+        def prompt(tokens: int) -> PromptText:
+            ids = draw.integers(0, words.get_vocab_size(), size=tokens).tolist()
+            llm = form.llms[int(draw.integers(len(form.llms)))] if form.llms else ""
+            return PromptText(words.decode(ids), llm=llm)
+
+        self._output = trained.config.output
         self._batches = [
-            pad([draw.integers(0, words, size=min(n, max_tokens)).tolist() for n in lengths])
+            pad(encoder.encode([prompt(tokens) for tokens in lengths]))
             for lengths in BATCHES_TOKENS
         ]
         with torch.no_grad():

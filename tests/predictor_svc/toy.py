@@ -5,6 +5,7 @@ What a test of training needs: everything here runs in a second or so on one cor
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -57,6 +58,14 @@ def write_decoder(folder: Path) -> None:
     )
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save(str(folder / "tokenizer.json"))
+
+
+def bert_tokenizer(words: int) -> Tokenizer:
+    """BERT's, with the first `words` of its vocabulary: from 1,000 on, letters are among them."""
+    content = json.loads((packaged_folder() / "tokenizer.json").read_bytes())
+    vocabulary = content["model"]["vocab"]
+    content["model"]["vocab"] = {word: n for word, n in vocabulary.items() if n < words}
+    return Tokenizer.from_str(json.dumps(content))
 
 
 def letters_tokenizer(unused: int = 0) -> Tokenizer:

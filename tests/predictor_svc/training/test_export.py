@@ -22,9 +22,10 @@ from predictor_svc.training.export import PRECISIONS, ParityError, export
 from predictor_svc.training.model import ProxyModel, ProxyShape, pad
 from predictor_svc.training.weights import Trained
 from tests.predictor_svc.small_model import DISTRIBUTION
+from tests.predictor_svc.toy import bert_tokenizer
 
 LAYERS, WIDTH = 2, 32
-BACKBONE = BertShape(vocabulary=500, positions=64, width=WIDTH, layers=LAYERS, heads=4, hidden=64)
+BACKBONE = BertShape(vocabulary=1200, positions=64, width=WIDTH, layers=LAYERS, heads=4, hidden=64)
 LLM_TOKENS = (7, 9)
 
 
@@ -40,7 +41,7 @@ def random_model(folder: Path, seed: int = 0, **shape: Any) -> Trained:
         task="test", llm="tiny-llm", input=InputForm(max_tokens=64), output=DISTRIBUTION
     )
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / TOKENIZER).write_text("{}")
+    bert_tokenizer(BACKBONE.vocabulary).save(str(folder / TOKENIZER))
     return Trained(model.eval(), config, f"revision-{seed}", folder / TOKENIZER)
 
 

@@ -19,6 +19,7 @@ from predictor_svc.training.export import export
 from predictor_svc.training.model import ProxyModel, ProxyShape, pad
 from predictor_svc.training.weights import Trained
 from tests.predictor_svc.small_model import DISTRIBUTION
+from tests.predictor_svc.toy import letters_tokenizer
 from tests.predictor_svc.training.test_export import graph_of, run
 
 LAYERS = 2
@@ -56,7 +57,7 @@ def random_model(folder: Path, **shape: Any) -> Trained:
     form = InputForm(layout="chat", marks="role", max_tokens=64)
     config = ModelConfig(task="test", llm="several", input=form, output=DISTRIBUTION)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / TOKENIZER).write_text("{}")
+    letters_tokenizer().save(str(folder / TOKENIZER))
     return Trained(model.eval(), config, "revision", folder / TOKENIZER)
 
 
@@ -131,3 +132,8 @@ def test_on_cuda_it_is_captured_and_computes_the_same(made: tuple[Trained, Path]
         wanted = trained.model(*pad(ROWS)).numpy()
     assert session.captures
     assert np.abs(session.run(ROWS) - wanted).max() < 2e-2
+    assert not session.partly_on_cpu
+    # CUDA has no fp32 attention with shared keys: that graph runs, but says what it is.
+    exact = Session(open_model_dir(folder).graph("fp32"), options, max_tokens=64)
+    assert exact.partly_on_cpu
+    assert not exact.captures
