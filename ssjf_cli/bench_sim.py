@@ -142,15 +142,17 @@ def sim(
     Console().print(_table(results))
 
 
-def read_rows(path: Path | None, longest: int | None, split: str = "") -> Sequence[Answered] | None:
-    """The rows to draw from, of one part of the data set or of all; None without a file."""
+def read_rows(
+    path: Path | None, longest: int | None, *, llm: str = "", split: str = ""
+) -> Sequence[Answered] | None:
+    """The rows to draw from, of one LLM and part of the data set or of all; None without a file."""
     if path is None:
         return None
     from ssjf_cli import predictor_offline
 
     try:
         with console.status(f"reading {path.name}"):
-            return predictor_offline.read_answered(path, longest, split=split)
+            return predictor_offline.read_answered(path, longest, llm=llm, split=split)
     except predictor_offline.FAILURES as error:
         fail(str(error))
 

@@ -42,6 +42,7 @@ def sweep(
         bool, typer.Option("--own-lengths", help="The traces' own lengths, in place of --lengths.")
     ] = False,
     longest: LongestOption = None,
+    llm: Annotated[str, typer.Option(help="Only rows of --lengths that this LLM answered.")] = "",
     split: Annotated[
         str, typer.Option(help="Only rows of --lengths with this in their `split` column.")
     ] = "",
@@ -83,7 +84,7 @@ def sweep(
     try:
         shapes = _shapes(arrivals)
         shown = _shown(shapes, panel)
-        rows, sources = _told(read_rows(lengths, longest, split), predictor, tau)
+        rows, sources = _told(read_rows(lengths, longest, llm=llm, split=split), predictor, tau)
         grid = bench.Sweep(
             shapes,
             rows,

@@ -75,6 +75,7 @@ def test_what_cannot_be_swept_is_one_line(data: Path, tmp_path: Path) -> None:
     assert "two have the same name" in refusal(*start, *trace, *trace, *lengths)
     assert "--panel 'code'" in refusal(*start, *trace, *lengths, "--panel", "code")
     assert "no row with a length" in refusal(*start, *trace, *lengths, "--split", "dev")
+    assert "no row with a length" in refusal(*start, *trace, *lengths, "--llm", "none")
     assert "no manifest" in refusal(*start, *trace, *lengths, "--predictor", tmp_path).replace(
         "model.json", "manifest"
     )
