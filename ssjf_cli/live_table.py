@@ -1,4 +1,4 @@
-"""Live runs on the terminal: a table for each cell, and why runs do not count.
+"""Live runs on the terminal: a table for each cell, why runs do not count, and what to know.
 
 Owns the columns. Figures are `ssjf_bench.live_report`'s. Called by `ssjf bench live` and
 `ssjf bench against-sim`.
@@ -14,12 +14,14 @@ from rich.console import Console
 from rich.table import Table
 
 MIN_WIDTH: Final = 132
+NOTED_PRIORS: Final = 0.05
+"""Share of requests from which on a missing prediction is said: the predictor was not up to it."""
 
 
 def show(
     summaries: Sequence[Mapping[str, Any]], spread: Sequence[Mapping[str, Any]], console: Console
 ) -> None:
-    """A table a cell, then a line for each run that does not count, and why."""
+    """A table a cell, then a line for each run that does not count or lacked predictions."""
     from ssjf_bench import live_report
 
     console.width = max(MIN_WIDTH, console.width)
@@ -32,6 +34,14 @@ def show(
         if each["invalid"]:
             why = "; ".join(each["invalid"])
             console.print(f"not counted: {each['run']}: {why}", style="red", markup=False)
+        elif each["priors_used"] > NOTED_PRIORS * each["jobs"]:
+            share = f"{each['priors_used']:,} of {each['jobs']:,} requests"
+            console.print(
+                f"{each['run']}: {share} were queued under the prior, as their predictions came "
+                "late or not at all",
+                style="yellow",
+                markup=False,
+            )
 
 
 _FIGURES: Final = (

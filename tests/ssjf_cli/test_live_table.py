@@ -40,3 +40,12 @@ def test_runs_that_do_not_count_are_named_with_their_reasons() -> None:
     found = shown(bad)
     assert "not counted: continuous-8-0.9-fcfs-1: the client lagged; 3 failed" in found
     assert "0 (−1)" in found
+
+
+def test_runs_without_predictions_are_named() -> None:
+    run = simulated("ssjf", jobs=100)
+    rows = [replace(row, predicted_by_model=number % 2 == 0) for number, row in enumerate(run.rows)]
+    found = shown(Run(run.header, tuple(rows)))
+    assert "continuous-8-0.9-ssjf-1: " in found
+    assert " of 100 requests were queued under the prior" in found
+    assert "queued under the prior" not in shown(run)
