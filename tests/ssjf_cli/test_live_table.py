@@ -47,5 +47,5 @@ def test_runs_without_predictions_are_named() -> None:
     rows = [replace(row, predicted_by_model=number % 2 == 0) for number, row in enumerate(run.rows)]
     found = shown(Run(run.header, tuple(rows)))
     assert "continuous-8-0.9-ssjf-1: " in found
-    assert " of 100 requests were queued under the prior" in found
+    assert "45 of 90 requests were queued under the prior" in found
     assert "queued under the prior" not in shown(run)
