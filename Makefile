@@ -65,16 +65,21 @@ protos-check: install
 compose-test: install
 	$(BIN)/python -m pytest -m docker $(PYTEST_ARGS)
 
-# A small version of every evaluation in docs/evaluation.md: on CPU, from what the repository holds.
+# A small version of every evaluation in docs/evaluation.md: on CPU, from what the repository holds. A live run that
+# does not count, as other work held up the load generator, is made again: only such runs are, in the same folder.
 bench-quick: QUICK := bench-quick-results
+bench-quick: INVALID := 65
+bench-quick: QUICK_LIVE = $(BIN)/ssjf bench live --out $(QUICK)/live --json $(QUICK)/live.json --plots $(QUICK)/live-plots \
+  --data $(LENGTHS) --longest 24 --mode none --mode dynamic --mode continuous --max-batch 4 --load 1.2 --jobs 16 \
+  --policy fcfs --policy ssjf --policy oracle
 bench-quick: LENGTHS := tests/data/holdout_lengths.jsonl
 bench-quick: install
 	rm -rf $(QUICK) && mkdir $(QUICK)
 	$(BIN)/ssjf bench as-published --quick --lengths $(LENGTHS) --json $(QUICK)/as-published.json --plots $(QUICK)
 	$(BIN)/ssjf bench sweep --json $(QUICK)/sweep.json --plots $(QUICK) --lengths $(LENGTHS) --arrivals poisson --arrivals gamma:3 \
 	  --batch 1 --batch 4 --dynamic 4 --load 0.9 --load 1.2 --tau 0.6 --seeds 1 --jobs 300
-	$(BIN)/ssjf bench live --out $(QUICK)/live --json $(QUICK)/live.json --plots $(QUICK)/live-plots --data $(LENGTHS) --longest 24 \
-	  --mode none --mode dynamic --mode continuous --max-batch 4 --load 1.2 --jobs 16 --policy fcfs --policy ssjf --policy oracle
+	for attempt in 1 2 3; do code=0; $(QUICK_LIVE) || code=$$?; [ $$code -eq $(INVALID) ] || exit $$code; done; \
+	  echo "a run does not count after three attempts: this machine is too busy to be measured"
 	$(BIN)/ssjf bench against-sim --records $(QUICK)/live --json $(QUICK)/against-sim.json --plots $(QUICK)
 
 clean:

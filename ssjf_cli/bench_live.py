@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 STOPPED: Final = 75
 """Exit code where time ran out between two runs (EX_TEMPFAIL: the same command goes on)."""
+INVALID: Final = 65
+"""Exit code where a run does not count (EX_DATAERR: the same command makes it again)."""
 FlagOption = Annotated[list[str] | None, typer.Option(help="NAME=VALUE of its settings.")]
 
 
@@ -122,7 +124,7 @@ def live(
 ) -> None:
     """Real services under one workload, policy after policy, run after run.
 
-    Exit code 1 where a run is not valid, 75 where time ran out before the last one.
+    Exit code 65 where a run does not count, 75 where time ran out before the last one.
     """
     with extras():
         from ssjf_bench import live_limits
@@ -211,7 +213,7 @@ def _run(
         raise typer.Exit(130) from None
     if not whole:
         return _stopped(plan, folder)
-    return 1 if bar.invalid else 0
+    return INVALID if bar.invalid else 0
 
 
 def _stopped(plan: Plan, folder: LiveFolder) -> int:
