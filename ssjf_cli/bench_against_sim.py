@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ssjf_bench.live_against_sim import Comparison
     from ssjf_bench.live_cells import Cell
 
-MIN_WIDTH = 128
+MIN_WIDTH = 136
 
 
 def against_sim(
