@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, TypeVar
 
-from predictor_svc.training.seen import SEEN
 from ssjf_bench import arrivals as shapes
 from ssjf_bench import provenance, trace, workload
 from ssjf_bench.lengths import Answered
@@ -210,7 +209,7 @@ def _capacities(given: Sequence[str], plan: Plan) -> dict[str, float]:
 
 
 def _checksums(options: LiveOptions) -> dict[str, str]:
-    seen = options.unseen_by / SEEN if options.unseen_by else None
+    seen = predictor_offline.seen_file(options.unseen_by) if options.unseen_by else None
     files = [options.data, Path(options.arrivals), seen]
     return {
         file.name: hashlib.sha256(file.read_bytes()).hexdigest()

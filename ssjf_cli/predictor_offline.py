@@ -23,7 +23,7 @@ from predictor_svc.model_dir import ModelDirError
 from predictor_svc.predictions import interpret
 from predictor_svc.session import Provider, SessionOptions
 from predictor_svc.training.data import DataError, read_examples
-from predictor_svc.training.seen import unseen
+from predictor_svc.training.seen import SEEN, unseen
 from ssjf_bench.lengths import Answered
 from ssjf_bench.sim_predictions import Predictions
 
@@ -68,6 +68,11 @@ def read_answered(
         and llm in ("", example.model)
         and split in ("", example.split)
     ]
+
+
+def seen_file(folder: Path) -> Path:
+    """The file that says which prompts the trained weights in `folder` know."""
+    return folder / SEEN
 
 
 def predict(folder: Path, rows: Sequence[Answered], provider: Provider, say: Say) -> Predictions:
