@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from ssjf_bench import live_plan, live_records
-from ssjf_bench.live_plan import Engine, Plan
+from ssjf_bench.live_plan import Engine, Plan, PlannedRun
 from ssjf_bench.live_records import RecordsError, Run
 
 PLAN: Final = "plan.json"
@@ -86,6 +86,10 @@ class LiveFolder:
         """Whether a run is there and valid: then it need not be run again."""
         path = self.file(name)
         return path.exists() and not live_records.read(path).header.invalid
+
+    def missing(self, runs: Sequence[PlannedRun]) -> list[PlannedRun]:
+        """Those of `runs` that are not there or do not count, in their order."""
+        return [run for run in runs if not self.counts(run.name)]
 
     def in_order(self) -> list[Run]:
         """Every run that is there, in the order of the plan."""

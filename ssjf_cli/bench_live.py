@@ -195,7 +195,7 @@ def _run(
         folder = LiveFolder(out, plan)
         folder.claim()
         work = live_work.work_of(plan, traffic)
-        missing = [run for run in wanted if not folder.counts(run.name)]
+        missing = folder.missing(wanted)
         if not missing:
             return 0
         if live_session.too_long(plan, folder, missing[0], seconds_left()):

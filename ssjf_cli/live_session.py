@@ -82,18 +82,17 @@ class Session:
         self._seconds_left = seconds_left
         self._kv: dict[str, Any] = {}
 
-    def run(self, wanted: Sequence[PlannedRun]) -> bool:
-        """These of the plan's runs, as far as they are missing; False where time ran out before.
+    def run(self, missing: Sequence[PlannedRun]) -> bool:
+        """Makes these of the plan's runs; False where time ran out before.
 
         Raises StackError, LimitsError, CapacityError; Broken where a service ends in a run,
         which is kept as invalid.
         """
-        pending = [run for run in wanted if not self._folder.counts(run.name)]
-        if pending:
-            self._look(pending[0])
+        if missing:
+            self._look(missing[0])
             if self._plan.real_text and self._folder.lengths() is None:
                 self._record()
-        for planned in pending:
+        for planned in missing:
             offered = self._offered(planned)
             if too_long(self._plan, self._folder, planned, self._seconds_left()):
                 return False

@@ -161,7 +161,7 @@ def test_a_session_goes_on_where_time_ran_out_and_ends_with_a_killed_engine(
         killing = Watching(stack.process("engine"))
         session = live_session.Session(plan, work, folder, services, killing, lambda: 1000.0)
         with pytest.raises(live_session.Broken, match="ssjf-1: engine: ended by SIGKILL"):
-            session.run(plan.runs)
+            session.run(folder.missing(plan.runs))
     (run,) = killing.runs
     assert run.header.policy == "ssjf"
     assert run.header.invalid[0] == "engine: ended by SIGKILL"
