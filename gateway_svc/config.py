@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from gateway_svc.scheduling import policy
+from ssjf.wire import channel
 from ssjf.wire.settings import SETTINGS, ServiceSettings
 
 
@@ -24,7 +25,8 @@ class GatewaySettings(ServiceSettings):
     engines: str = "127.0.0.1:50053"
     """Engines behind the queue, as host:port, separated by commas."""
     predictor: str = "127.0.0.1:50052"
-    """The predictor, as host:port; "none" to run on the prior alone."""
+    """The predictor, as host:port. Several are asked in turn: a name with several addresses, or
+    IP:port,IP:port,... "none" to run on the prior alone."""
     policy: str = "default"
     """Order of the queue: fcfs, ssjf, bounded-ssjf, tail-ssjf, ssjf-ageing, hrrn or oracle
     (benchmarks only); "default" is the best of them."""
@@ -119,7 +121,9 @@ class GatewaySettings(ServiceSettings):
     @classmethod
     def _predictor_address(cls, predictor: str) -> str:
         if predictor not in ("", "none"):
-            check_address(predictor)
+            for address in predictor.split(","):
+                check_address(address.strip())
+            channel.balanced_target(predictor)
         return predictor
 
     @model_validator(mode="after")

@@ -75,9 +75,10 @@ class Question:
 
 @dataclass(slots=True)
 class PredictorClient:
-    """One channel to one predictor; opened by `connect`, closed by `close`."""
+    """One channel to the predictor, or to several in turn; opened by the first question."""
 
     address: str
+    """As `channel.connect_balanced` takes it."""
     timeout_s: float
     state: PredictorState = field(default_factory=PredictorState)
     _channel: grpc.aio.Channel | None = None
@@ -112,7 +113,7 @@ class PredictorClient:
 
     async def _predict(self, item: predictor_pb2.PredictItem) -> Forecast:
         if self._channel is None:
-            self._channel = channel.connect(self.address)
+            self._channel = channel.connect_balanced(self.address)
         stub = predictor_pb2_grpc.PredictorServiceStub(self._channel)
         request = predictor_pb2.PredictRequest(items=[item])
         try:

@@ -53,8 +53,8 @@ class Load:
     """How long calls are counted; warming up comes before."""
     repeat: bool = False
     """Whether every call carries the same prompts."""
-    server_pid: int | None = None
-    """The predictor's process, where it is on this machine."""
+    server_pids: tuple[int, ...] = ()
+    """The predictors' processes, where they are on this machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class LoadResult:
     client_cores: tuple[float, ...]
     """CPU seconds a second of each client; near 1 it is the client that is measured."""
     server_cores: float | None
-    """The same of the predictor; None where it is not on this machine."""
+    """The same of the predictors together; None where they are not on this machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,8 @@ class _Counted:
 
 
 def run(address: str, prompts: Prompts, load: Load, first_prompt: int) -> LoadResult:
-    """Puts the load on the predictor at `address`, with prompts from number `first_prompt`.
+    """Puts the load on the predictor at `address`, or on several, with prompts from number
+    `first_prompt`; `address` is as `channel.connect_balanced` takes it.
 
     Raises LoadError where a call fails.
     """
@@ -99,7 +100,7 @@ def run(address: str, prompts: Prompts, load: Load, first_prompt: int) -> LoadRe
         raise LoadError(f"no call ended within {load.seconds:g} s")
     answered = sum(each.answered for each in counted) * load.prompts_a_call
     cores = tuple(each.cores for each in counted)
-    server_cores = None if load.server_pid is None else counted[0].server_cores
+    server_cores = counted[0].server_cores if load.server_pids else None
     return LoadResult(latency(times_s), answered / load.seconds, cores, server_cores)
 
 
@@ -134,7 +135,7 @@ class _Client:
         self._end_s = 0.0
 
     async def run(self, address: str) -> _Counted:
-        async with channel.connect(address) as connection:
+        async with channel.connect_balanced(address) as connection:
             await asyncio.wait_for(connection.channel_ready(), START_TIMEOUT_S)
             stub = predictor_pb2_grpc.PredictorServiceStub(connection)
             assert _barrier is not None  # noqa: S101 (the pool's initialiser ran)
@@ -167,7 +168,7 @@ class _Client:
             yield [self._prompts.prompt(number) for number in range(start, start + size)]
 
     async def _cores(self) -> tuple[float, float]:
-        """CPU seconds a second, of this process and of the predictor."""
+        """CPU seconds a second, of this process and of the predictors."""
         await asyncio.sleep(self._start_s - time.perf_counter())
         before = self._cpu_s()
         await asyncio.sleep(self._end_s - time.perf_counter())
@@ -175,8 +176,7 @@ class _Client:
         return own_s / self._load.seconds, server_s / self._load.seconds
 
     def _cpu_s(self) -> tuple[float, float]:
-        pid = self._load.server_pid
-        return time.process_time(), 0.0 if pid is None else cpu_s(pid)
+        return time.process_time(), sum(map(cpu_s, self._load.server_pids))
 
 
 async def _predict(

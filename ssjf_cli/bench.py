@@ -6,8 +6,6 @@ command runs.
 
 from __future__ import annotations
 
-import json
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -30,6 +28,7 @@ from ssjf_cli import (
     bench_sweep,
 )
 from ssjf_cli.bench_failure import check_output, console, extras, fail
+from ssjf_cli.bench_json import JsonOption, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -64,7 +63,7 @@ def bench() -> None:
 
 @app.command()
 def predictor(
-    json_file: Annotated[Path, typer.Option("--json", help="Where the results go.")],
+    json_file: JsonOption,
     model_dir: Annotated[
         Path | None, typer.Option(help="Exported model; by default the one of this environment.")
     ] = None,
@@ -75,22 +74,31 @@ def predictor(
         ProviderName, typer.Option(help="Fails where the predictor runs on another one.")
     ] = ProviderName.auto,
     address: Annotated[
-        str | None, typer.Option(help="HOST:PORT of a predictor that runs already on --model-dir.")
+        str | None,
+        typer.Option(help="HOST:PORT of a predictor that runs already; several IP:PORT by commas."),
     ] = None,
+    predictors: Annotated[
+        int, typer.Option(min=1, help="Processes to start; calls go to them in turn.")
+    ] = 1,
     seconds: Annotated[float, typer.Option(min=0.2, help="For each row.")] = 5.0,
     clients: Annotated[
         int | None, typer.Option(min=1, help="Client processes; by default half of the cores.")
     ] = None,
 ) -> None:
     """Latency and throughput of `Predict` beside bare ONNX Runtime and eager PyTorch."""
-    from ssjf_bench.provenance import provenance
     from ssjf_cli.process import StackError
 
     with extras():
         from ssjf_cli import predictor_bench
     check_output(json_file)
     options = predictor_bench.BenchOptions(
-        model_dir, weights, provider.value, address, seconds, clients
+        model_dir=model_dir,
+        weights=weights,
+        provider=provider.value,
+        address=address,
+        predictors=predictors,
+        seconds=seconds,
+        clients=clients,
     )
     try:
         with console.status("") as status:
@@ -99,8 +107,7 @@ def predictor(
         fail(str(error))
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
-    data = provenance(["ssjf", *sys.argv[1:]]) | results
-    json_file.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    write_json(json_file, results)
     stdout = Console()
     stdout.width = max(MIN_WIDTH, stdout.width)
     stdout.print(predictor_table(results))

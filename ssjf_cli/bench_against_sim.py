@@ -17,7 +17,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from ssjf_cli.bench_failure import check_output, console, extras, fail
-from ssjf_cli.bench_sim import JsonOption, write_json
+from ssjf_cli.bench_json import JsonOption, write_json
 
 if TYPE_CHECKING:
     from ssjf_bench.live_against_sim import Comparison

@@ -6,10 +6,7 @@ when the command runs. Registered by `bench`.
 
 from __future__ import annotations
 
-import json
-import sys
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ssjf_cli.bench_failure import check_output, console, extras, fail
+from ssjf_cli.bench_json import JsonOption, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,7 +45,7 @@ class DtypeName(StrEnum):
 
 
 def engine(
-    json_file: Annotated[Path, typer.Option("--json", help="Where the results go.")],
+    json_file: JsonOption,
     shape: Annotated[ShapeName, typer.Option(help="Of the model; its weights are random.")] = (
         ShapeName.smollm2
     ),
@@ -70,7 +68,6 @@ def engine(
 ) -> None:
     """Tokens a second of the engine, with random weights, random prompts and forced lengths."""
     from ssjf_bench.engine_cases import CASES, DEFAULT_CASES
-    from ssjf_bench.provenance import provenance
 
     with extras():
         from ssjf_cli import engine_bench
@@ -96,8 +93,7 @@ def engine(
         fail(str(error))
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
-    data = provenance(["ssjf", *sys.argv[1:]]) | results
-    json_file.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    write_json(json_file, results)
     Console().print(engine_table(results))
 
 

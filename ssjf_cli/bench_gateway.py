@@ -7,9 +7,7 @@ Owns the cases, the processes of each and the table. The clients and the timing 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -24,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ssjf_cli.bench_failure import check_output, console, fail
+from ssjf_cli.bench_json import JsonOption, write_json
 
 START_TIMEOUT_S: Final = 60.0
 ANSWER_TOKENS: Final = 50_000
@@ -45,7 +44,7 @@ class Options:
 
 
 def gateway(
-    json_file: Annotated[Path, typer.Option("--json", help="Where the results go.")],
+    json_file: JsonOption,
     seconds: Annotated[float, typer.Option(min=0.2, help="For each load.")] = 8.0,
     streams: Annotated[int, typer.Option(min=1, help="Answers streamed at once.")] = 256,
     queued: Annotated[int, typer.Option(min=0, help="Requests held in the queue; 0: none.")] = (
@@ -61,7 +60,6 @@ def gateway(
 ) -> None:
     """What the gateway adds to a request, delivers and holds, on two cores."""
     from ssjf_bench.gateway_load import LoadError
-    from ssjf_bench.provenance import provenance
     from ssjf_cli.process import StackError
 
     check_output(json_file)
@@ -74,8 +72,7 @@ def gateway(
         fail(str(error))
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
-    data = provenance(["ssjf", *sys.argv[1:]]) | {"cores": cores} | results
-    json_file.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    write_json(json_file, {"cores": cores} | results)
     Console().print(table(results))
 
 

@@ -15,7 +15,8 @@ import typer
 from rich.console import Console
 
 from ssjf_cli.bench_failure import check_output, console, extras, fail
-from ssjf_cli.bench_sim import ModeName, write_json
+from ssjf_cli.bench_json import write_json
+from ssjf_cli.bench_sim import ModeName
 
 if TYPE_CHECKING:
     from ssjf_bench.live_folder import LiveFolder

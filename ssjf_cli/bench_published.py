@@ -19,7 +19,8 @@ from rich.progress import track
 from rich.table import Table
 
 from ssjf_cli.bench_failure import check_output, console, extras, fail
-from ssjf_cli.bench_sim import DEFAULT_TAU, JsonOption, read_rows, write_json
+from ssjf_cli.bench_json import JsonOption, write_json
+from ssjf_cli.bench_sim import DEFAULT_TAU, read_rows
 
 if TYPE_CHECKING:
     from ssjf_bench.as_published_report import Grid

@@ -7,7 +7,6 @@ command runs. Registered by `bench`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -16,13 +15,13 @@ from rich.console import Console
 from rich.table import Table
 
 from ssjf_cli.bench_failure import check_output, console, extras, fail
-from ssjf_cli.bench_sim import write_json
+from ssjf_cli.bench_json import JsonOption, write_json
 
 POLICIES = ["fcfs", "ssjf", "bounded-ssjf", "default"]
 
 
 def scheduler(
-    json_file: Annotated[Path, typer.Option("--json", help="Where the results go.")],
+    json_file: JsonOption,
     policy: Annotated[list[str] | None, typer.Option(help="Policies; several times.")] = None,
     queued: Annotated[list[int] | None, typer.Option(min=1, help="Waiting jobs.")] = None,
     tenants: Annotated[int, typer.Option(min=1, help="Tenants that the jobs are of.")] = 1,

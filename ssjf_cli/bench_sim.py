@@ -6,8 +6,6 @@ command runs. Registered by `bench`.
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -19,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ssjf_cli.bench_failure import check_output, console, extras, fail
+from ssjf_cli.bench_json import JsonOption, write_json
 
 if TYPE_CHECKING:
     from ssjf_bench.lengths import Answered
@@ -49,7 +48,6 @@ PredictorOption = Annotated[
     Path | None, typer.Option(help="Exported model that predicts the prompts of --lengths.")
 ]
 SeedOption = Annotated[int, typer.Option(help="Of prompts, arrivals and noise.")]
-JsonOption = Annotated[Path, typer.Option("--json", help="Where the results go.")]
 
 
 def sim(
@@ -168,30 +166,6 @@ def predict(folder: Path, answered: Sequence[Answered]) -> Predictions:
             return predictor_offline.predict(folder, answered, "auto", status.update)
     except predictor_offline.FAILURES as error:
         fail(str(error))
-
-
-def write_json(path: Path, results: Mapping[str, Any]) -> None:
-    """Results, and where they come from."""
-    from ssjf_bench.provenance import provenance
-
-    data = provenance(["ssjf", *sys.argv[1:]]) | dict(results)
-    path.write_text(in_lines(data) + "\n", encoding="utf-8")
-
-
-def in_lines(data: Mapping[str, Any]) -> str:
-    """JSON with a line for each key, and for each row of a table; six digits are kept there."""
-    return "{\n" + ",\n".join(f" {json.dumps(key)}: {_value(data[key])}" for key in data) + "\n}"
-
-
-def _value(value: object) -> str:
-    if isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
-        rows = [{name: _rounded(each) for name, each in row.items()} for row in value]
-        return "[\n" + ",\n".join(f"  {json.dumps(row)}" for row in rows) + "\n ]"
-    return json.dumps(value)
-
-
-def _rounded(value: object) -> object:
-    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def _table(results: Mapping[str, Any]) -> Table:

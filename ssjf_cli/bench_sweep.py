@@ -21,7 +21,8 @@ from rich.progress import track
 from rich.table import Table
 
 from ssjf_cli.bench_failure import check_output, console, extras, fail
-from ssjf_cli.bench_sim import JsonOption, LongestOption, predict, read_rows, write_json
+from ssjf_cli.bench_json import JsonOption, write_json
+from ssjf_cli.bench_sim import LongestOption, predict, read_rows
 
 if TYPE_CHECKING:
     from ssjf_bench.arrivals import Arrivals

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,9 @@ class BenchOptions:
     provider: str
     """auto, cpu or cuda."""
     address: str | None
-    """A predictor that runs already; None starts one."""
+    """Predictors that run already, as `channel.connect_balanced` takes them; None starts them."""
+    predictors: int
+    """How many processes to start."""
     seconds: float
     """For each case."""
     clients: int | None
@@ -75,13 +77,14 @@ class BenchOptions:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """The predictor under load."""
+    """The predictors under load."""
 
     address: str
+    """As `channel.connect_balanced` takes it."""
     provider: str
     """ONNX Runtime's name of it, as the service itself says."""
-    pid: int | None
-    """None where it was not started here."""
+    pids: tuple[int, ...]
+    """Empty where they were not started here."""
 
 
 def measure(options: BenchOptions, say: Say) -> dict[str, Any]:
@@ -100,7 +103,7 @@ def measure(options: BenchOptions, say: Say) -> dict[str, Any]:
         )
     tokens = min(PROMPT_TOKENS, model.manifest.config.input.max_tokens)
     prompts = _prompts(model, tokens)
-    say("starting the predictor")
+    say("starting the predictor" + "s" * (options.predictors > 1))
     with _predictor(options, model) as served:
         results = [*_load_cases(served, prompts, options, say)]
     precision = choose_precision("auto", served.provider, model.manifest)
@@ -115,6 +118,7 @@ def measure(options: BenchOptions, say: Say) -> dict[str, Any]:
         "pytorch_precision": "fp16" if served.provider == CUDA else "fp32",
         "revision": model.manifest.revision,
         "prompt_tokens": tokens,
+        "predictors": len(served.address.split(",")),
         "seconds_a_case": options.seconds,
         "results": results,
     }
@@ -130,19 +134,24 @@ def _prompts(model: ModelDir, tokens: int) -> Prompts:
 
 @contextmanager
 def _predictor(options: BenchOptions, model: ModelDir) -> Iterator[Served]:
-    """The service, checked to be on the provider and of the revision that are asked for."""
+    """The services, checked to be on the provider and of the revision that are asked for."""
     if options.address is not None:
-        yield _checked(options, model, options.address, None)
+        providers = [_provider(options, model, each) for each in options.address.split(",")]
+        yield Served(options.address, providers[0], ())
         return
     flags = {"model_dir": str(model.folder.resolve()), "provider": options.provider}
     stack = StackOptions(engine=None, gateway=None, predictor=flags)
-    with Stack(stack) as started:
-        pid = started.process("predictor").pid
-        yield _checked(options, model, started.predictor_address, pid)
-        started.check()
+    with ExitStack() as exits:
+        started = [exits.enter_context(Stack(stack)) for _ in range(options.predictors)]
+        addresses = [each.predictor_address for each in started]
+        providers = [_provider(options, model, address) for address in addresses]
+        pids = tuple(each.process("predictor").pid for each in started)
+        yield Served(",".join(addresses), providers[0], pids)
+        for each in started:
+            each.check()
 
 
-def _checked(options: BenchOptions, model: ModelDir, address: str, pid: int | None) -> Served:
+def _provider(options: BenchOptions, model: ModelDir, address: str) -> str:
     try:
         with channel.connect_blocking(address) as connection:
             info = predictor_pb2_grpc.PredictorServiceStub(connection).GetPredictorInfo(
@@ -158,20 +167,20 @@ def _checked(options: BenchOptions, model: ModelDir, address: str, pid: int | No
             f"the predictor serves revision {info.revision}, {model.folder} holds "
             f"{model.manifest.revision}"
         )
-    return Served(address, info.execution_provider, pid)
+    return info.execution_provider
 
 
 def _load_cases(
     served: Served, prompts: Prompts, options: BenchOptions, say: Say
 ) -> Iterator[dict[str, Any]]:
     clients = options.clients or min(MAX_CLIENTS, max(1, (os.cpu_count() or 1) // 2))
-    seconds, pid = options.seconds, served.pid
+    seconds, pids = options.seconds, served.pids
     cases = {
-        "predict_low_load": Load(1, 1, 1, seconds, server_pid=pid),
-        "predict_seen_before": Load(1, 1, 1, seconds, repeat=True, server_pid=pid),
-        "predict_saturated": Load(1, SATURATED_CALLS, clients, seconds, server_pid=pid),
+        "predict_low_load": Load(1, 1, 1, seconds, server_pids=pids),
+        "predict_seen_before": Load(1, 1, 1, seconds, repeat=True, server_pids=pids),
+        "predict_saturated": Load(1, SATURATED_CALLS, clients, seconds, server_pids=pids),
         "predict_saturated_32_a_call": Load(
-            BATCH, SATURATED_CALLS // 4, clients, seconds, server_pid=pid
+            BATCH, SATURATED_CALLS // 4, clients, seconds, server_pids=pids
         ),
     }
     for number, (case, load) in enumerate(cases.items()):

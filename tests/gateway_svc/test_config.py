@@ -38,6 +38,13 @@ def test_the_predictor_can_be_left_out() -> None:
 
 
 @pytest.mark.parametrize(
+    "value", ["predictor:50052", "10.0.0.1:1,10.0.0.2:1", "[::1]:1, [::1]:2", "127.0.0.1:1"]
+)
+def test_predictors_are_a_name_or_a_list_of_addresses(value: str) -> None:
+    assert load("--predictor", value).predictor_address == value
+
+
+@pytest.mark.parametrize(
     ("flag", "value", "says"),
     [
         (
@@ -51,6 +58,9 @@ def test_the_predictor_can_be_left_out() -> None:
         ("--engines", "a:0", "'a:0' is not host:port"),
         ("--engines", "a:65536", "'a:65536' is not host:port"),
         ("--predictor", "somewhere", "'somewhere' is not host:port"),
+        ("--predictor", "10.0.0.1:1,somewhere", "'somewhere' is not host:port"),
+        ("--predictor", "10.0.0.1:1,there:1", "or one name for all: 'there'"),
+        ("--predictor", "10.0.0.1:1,[::1]:1", "all IPv4, or all IPv6"),
         ("--port", "70000", "65535"),
         ("--max-queued", "0", "greater than or equal to 1"),
         ("--queue-timeout-s", "0", "greater than 0"),

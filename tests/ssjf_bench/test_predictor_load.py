@@ -16,7 +16,7 @@ LOAD = Load(prompts_a_call=1, concurrency=1, clients=1, seconds=0.3)
 def test_one_call_at_a_time_has_a_latency_and_a_rate() -> None:
     predictor = FakePredictor()
     with serving(predictor) as address:
-        result = run(address, PROMPTS, replace(LOAD, server_pid=os.getpid()), 0)
+        result = run(address, PROMPTS, replace(LOAD, server_pids=(os.getpid(),)), 0)
     found = result.latency
     assert 0 < found.p50_ms <= found.p90_ms <= found.p99_ms
     assert result.prompts_per_s * LOAD.seconds <= found.calls + 1

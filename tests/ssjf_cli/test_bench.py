@@ -42,12 +42,16 @@ def predictor_on(provider: str, revision: str | None = None) -> Iterator[str]:
 def test_every_case_is_measured_on_the_provider_asked_for(tmp_path: Path) -> None:
     out = tmp_path / "bench.json"
     command = [sys.executable, "-m", "ssjf_cli", "bench", "predictor"]
-    options = [f"--json={out}", "--provider=cpu", "--seconds=0.5", "--clients=2"]
+    options = [
+        *(f"--json={out}", "--provider=cpu", "--predictors=2"),
+        *("--seconds=0.5", "--clients=2"),
+    ]
     result = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     data = json.loads(out.read_text())
     assert data["provider"] == "CPUExecutionProvider"
     assert data["prompt_tokens"] == 128
+    assert data["predictors"] == 2
     assert data["revision"] == open_model_dir(default_model_dir()).manifest.revision
     assert {"hardware", "versions", "commit", "command"} <= set(data)
     assert data["command"][1:] == ["bench", "predictor", *options]

@@ -8,12 +8,13 @@ from pathlib import Path
 from ssjf.gateway.v1 import gateway_pb2
 from ssjf.predictor.v1 import predictor_pb2, predictor_pb2_grpc
 from ssjf.wire.channel import connect
-from ssjf_cli.stack import Stack
-from tests.conftest import ENGINE_FLAGS, PREDICTOR_FLAGS
+from ssjf_cli.stack import Stack, StackOptions
+from tests.conftest import ENGINE_FLAGS, PREDICTOR_FLAGS, StartStack
 from tests.predictor_svc.small_model import Graph, write_model
 from tests.stack.generation import (
     Answer,
     Client,
+    connected,
     request,
 )
 
@@ -41,6 +42,30 @@ async def test_no_request_fails_when_the_predictor_is_killed_under_load(
     assert counters.failed == before.failed
     assert counters.predictions_failed > before.predictions_failed
     assert degraded
+
+
+async def test_one_of_two_predictors_goes_and_predictions_stay(
+    stack: Stack, start_stack: StartStack
+) -> None:
+    other = start_stack(StackOptions(engine=None, predictor=FLAGS, gateway=None))
+    gateway: dict[str, str | int | float | bool] = {
+        "predictor": f"{stack.predictor_address},{other.predictor_address}",
+        "prediction_budget_ms": 5000,
+        "skip_idle_predictions": False,
+    }
+    behind = start_stack(
+        StackOptions(engine={**ENGINE_FLAGS, "device": "cpu"}, predictor=None, gateway=gateway)
+    )
+    async with connected(behind.gateway_address) as client:
+        before = await client.generate_all(_load(PLACES))
+        load = asyncio.create_task(client.generate_all(_load(4 * PLACES)))
+        await client.until(lambda s: s.counters.finished > PLACES)
+        other.kill("predictor")
+        answers = [*before, *await load, *await client.generate_all(_load(PLACES))]
+        counters = (await client.queue()).counters
+    sources = {answer.finished.length_prediction.source for answer in answers}
+    assert sources == {gateway_pb2.PREDICTION_SOURCE_MODEL}
+    assert counters.predictions_failed == 0
 
 
 async def test_predictions_come_back_with_the_predictor(client: Client, stack: Stack) -> None:

@@ -6,6 +6,8 @@ the C core knows, because it ignores unknown ones without a word.
 
 from __future__ import annotations
 
+import ipaddress
+import json
 from typing import Final
 
 import grpc
@@ -28,6 +30,26 @@ OPTIONS: Final[tuple[tuple[str, int], ...]] = (
     ("grpc.max_reconnect_backoff_ms", 500),
 )
 
+# Calls that may be made twice. One that reaches a server which shuts down, or has gone,
+# is made once more, by another server where there are several.
+_RETRY: Final = {
+    "name": [{}],
+    "retryPolicy": {
+        "maxAttempts": 2,
+        "initialBackoff": "0.005s",
+        "maxBackoff": "0.02s",
+        "backoffMultiplier": 2,
+        "retryableStatusCodes": ["UNAVAILABLE"],
+    },
+}
+BALANCED: Final[tuple[tuple[str, int | str], ...]] = (
+    *OPTIONS,
+    (
+        "grpc.service_config",
+        json.dumps({"loadBalancingConfig": [{"round_robin": {}}], "methodConfig": [_RETRY]}),
+    ),
+)
+
 
 def connect(address: str) -> grpc.aio.Channel:
     """A plain-text aio channel to `address` (host:port); connects on first use."""
@@ -37,3 +59,35 @@ def connect(address: str) -> grpc.aio.Channel:
 def connect_blocking(address: str) -> grpc.Channel:
     """A plain-text blocking channel to `address`, for scripts."""
     return grpc.insecure_channel(address, options=OPTIONS)
+
+
+def connect_balanced(addresses: str) -> grpc.aio.Channel:
+    """A plain-text aio channel to equal servers, asked in turn; for calls that may be repeated.
+
+    `addresses` is as `balanced_target` takes it, which raises ValueError.
+    """
+    return grpc.aio.insecure_channel(balanced_target(addresses), options=BALANCED)
+
+
+def balanced_target(addresses: str) -> str:
+    """gRPC's name for host:port, of which all addresses count, or for IP:port,IP:port,...
+
+    Raises ValueError for several that are not IP addresses of one family: gRPC resolves one
+    name only.
+    """
+    listed = [address.strip() for address in addresses.split(",")]
+    if len(listed) == 1:
+        return listed[0]
+    try:
+        versions = {ipaddress.ip_address(_host(address)).version for address in listed}
+    except ValueError as error:
+        raise ValueError(
+            f"several addresses are IP:port each, or one name for all: {error}"
+        ) from None
+    if len(versions) > 1:
+        raise ValueError("several addresses are all IPv4, or all IPv6")
+    return f"ipv{versions.pop()}:{','.join(listed)}"
+
+
+def _host(address: str) -> str:
+    return address.rpartition(":")[0].removeprefix("[").removesuffix("]")
