@@ -123,10 +123,24 @@ class Project:
         self.compose("up", "--detach", timeout_s=UP_TIMEOUT_S)
         self.wait_healthy()
 
-    def wait_healthy(self) -> None:
-        """Returns when all services are healthy. Raises TimeoutError with their logs."""
+    def scale(self, service: str, containers: int) -> list[str]:
+        """Runs so many containers of a service; their ids. Returns once they are healthy."""
+        of_service = f"{service}={containers}"
+        self.compose(
+            *("up", "--detach", "--no-recreate", "--scale", of_service), timeout_s=UP_TIMEOUT_S
+        )
+        ids = self.compose("ps", "--quiet", service).split()
+        self._wait_healthy(ids)
+        return ids
+
+    def wait_healthy(self, *services: str) -> None:
+        """Returns when these services, or all, are healthy. Raises TimeoutError with the logs."""
+        names = services or SERVICES
+        self._wait_healthy(self.compose("ps", "--all", "--quiet", *names).split())
+
+    def _wait_healthy(self, containers: Sequence[str]) -> None:
         give_up = time.monotonic() + UP_TIMEOUT_S
-        while {self.inspect(name)["State"]["Health"]["Status"] for name in SERVICES} != {"healthy"}:
+        while {_container(each)["State"]["Health"]["Status"] for each in containers} != {"healthy"}:
             if time.monotonic() > give_up:
                 raise TimeoutError(self.compose("logs", "--tail=40"))
             time.sleep(POLL_S)
@@ -137,8 +151,7 @@ class Project:
 
     def inspect(self, service: str) -> Any:
         """The service's container as `docker inspect` shows it."""
-        container = self.compose("ps", "--all", "--quiet", service).strip()
-        return json.loads(run(["docker", "inspect", container]))[0]
+        return _container(self.compose("ps", "--all", "--quiet", service).strip())
 
     def execute(self, service: str, *command: str) -> str:
         """Output of a command inside the service's container. Raises CommandError."""
@@ -154,3 +167,7 @@ class Project:
         kinds = (["ps", "--all"], ["network", "ls"], ["volume", "ls"])
         listed = [run(["docker", *kind, "--quiet", "--filter", label]) for kind in kinds]
         return "".join(listed).split()
+
+
+def _container(identifier: str) -> Any:
+    return json.loads(run(["docker", "inspect", identifier]))[0]

@@ -17,6 +17,9 @@ from tests.compose.project import SERVICES, CommandError, Project, machine_pip_s
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(3000)]
 
 CALL_TIMEOUT_S = 120
+PREDICTOR_PORT = 50052
+ESTABLISHED = "01"
+"""Of a connection, in Linux's /proc/net/tcp."""
 
 
 @pytest.fixture
@@ -54,6 +57,26 @@ def test_gateway_hears_from_the_predictor(gateway: gateway_pb2_grpc.GatewayServi
         answer = gateway.GetServerInfo(gateway_pb2.GetServerInfoRequest(), timeout=CALL_TIMEOUT_S)
         revision = answer.predictor.revision
     assert revision
+
+
+def test_two_predictors_behind_one_name_are_both_connected_to(project: Project) -> None:
+    assert len(project.scale("predictor", 2)) == 2
+    try:
+        project.compose("restart", "gateway")  # names are resolved when a gateway connects
+        project.wait_healthy("gateway")
+        with grpc.insecure_channel(project.gateway_address()) as channel:  # a new port
+            stub = gateway_pb2_grpc.GatewayServiceStub(channel)
+            list(stub.Generate(greedy(1), timeout=CALL_TIMEOUT_S, wait_for_ready=True))
+        assert len(_connected_to(project, PREDICTOR_PORT)) == 2
+    finally:
+        project.scale("predictor", 1)
+
+
+def _connected_to(project: Project, port: int) -> set[str]:
+    """Addresses to which the gateway's container holds connections."""
+    lines = project.execute("gateway", "cat", "/proc/net/tcp").splitlines()[1:]
+    remotes = [line.split()[2].split(":") for line in lines if line.split()[3] == ESTABLISHED]
+    return {address for address, remote_port in remotes if int(remote_port, 16) == port}
 
 
 def test_only_the_gateway_is_reachable_from_outside(project: Project) -> None:
