@@ -28,6 +28,8 @@ TOKENIZE_S = 60.0
 HEARTBEAT_S = 1.0
 BATCH_SEQUENCES = 64
 """Most sequences in one message: with 64 full contexts it stays under a megabyte."""
+SENT_TOO_LATE = "Internal error from Core"
+"""What grpc.aio says, in place of the engine's reason, of a message sent as the stream ended."""
 
 
 @dataclass(slots=True)
@@ -236,5 +238,7 @@ def _failure(address: str, group: ExceptionGroup[Exception]) -> Exception:
     while isinstance(error, ExceptionGroup):
         error = error.exceptions[0]
     if isinstance(error, grpc.aio.AioRpcError):
+        if error.details() == SENT_TOO_LATE:
+            return CollectError(f"engine at {address}: ended the stream")
         return CollectError(f"engine at {address}: {error.code().name}: {error.details()}")
     return error

@@ -135,7 +135,8 @@ async def test_a_row_cut_short_by_a_crash_is_sampled_again(tmp_path: Path) -> No
 async def test_an_engine_that_leaves_ends_the_run_and_keeps_the_rows(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     wanted = prompts(*[f"answer {n}" for n in range(1, 19)])
-    with pytest.raises(CollectError, match="UNAVAILABLE: going away"):
+    # The reason is lost where a message was being sent at that moment.
+    with pytest.raises(CollectError, match=r"UNAVAILABLE: going away|ended the stream"):
         await collect(FakeEngine(3, leave_after=12), wanted, out)
     assert 1 <= len(rows(out)) < 18
 
