@@ -58,6 +58,11 @@ class Company:
         # By number of arrival; those that wait no more are dropped when they come up.
         self._by_arrival: list[tuple[int, Entry]] = []
 
+    @property
+    def whole_batches(self) -> bool:
+        """Whether a batch runs to completion, so that it lasts as long as its longest job."""
+        return self._dynamic
+
     def wait(self, entry: Entry) -> None:
         """A job waits from now on, or again."""
         if self._dynamic:

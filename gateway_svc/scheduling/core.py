@@ -193,7 +193,8 @@ class SchedulingCore:
         if places <= 0:
             return None
         room_tokens, max_passes = engine.kv_tokens, self._limits.max_passes
-        picker = Picker(book.classes, room_tokens, engine.largest, max_passes, now_s)
+        whole_batch = places if book.company.whole_batches else 0
+        picker = Picker(book.classes, room_tokens, engine.largest, max_passes, now_s, whole_batch)
         chosen: list[Job] = []
         reserved_tokens = 0
         while len(chosen) < places and (entry := picker.pick()) is not None:

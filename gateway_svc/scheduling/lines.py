@@ -8,7 +8,7 @@ outweigh the rest. Every operation is O(log n), amortised.
 from __future__ import annotations
 
 from collections.abc import Callable
-from heapq import heapify, heappop, heappush
+from heapq import heapify, heappop, heappush, nlargest
 
 from gateway_svc.scheduling.entry import Entry
 from gateway_svc.scheduling.policy import Line
@@ -67,7 +67,7 @@ class DueLine(Line):
     """Smallest key first, but a job that is due goes before all that are not.
 
     `due` says at which reading of `clock` a job is due; both are read when it is added. Of
-    the jobs that are due the earliest due goes first, ties by arrival.
+    the jobs that are due the earliest due goes first, ties by arrival. Keys are work.
     """
 
     __slots__ = ("_by_due", "_by_key", "_clock", "_due", "_key", "_live")
@@ -118,6 +118,10 @@ class DueLine(Line):
             self._by_key = _current(self._by_key)
             self._by_due = _current(self._by_due)
 
+    def company(self, work: float, most: int) -> list[Entry]:
+        """Those with the largest keys up to `work`."""
+        return nearest_below(self._by_key, work, most)
+
     def in_order(self, now_s: float) -> list[Entry]:
         """The jobs that are due, then the others."""
         del now_s
@@ -125,6 +129,19 @@ class DueLine(Line):
         due = [item[3] for item in sorted(_current(self._by_due)) if item[0] <= clock]
         others = [item[3] for item in sorted(_current(self._by_key)) if item[3].due > clock]
         return due + others
+
+
+def nearest_below(heap: list[Item], work: float, most: int) -> list[Entry]:
+    """The live jobs of a heap whose keys are work that have no more than `work`.
+
+    At most `most` of them, most work first, ties by arrival. O(n), but O(1) where there is none.
+    """
+    while heap and heap[0][2] != heap[0][3].stamp:
+        heappop(heap)
+    if not heap or heap[0][0] > work:
+        return []
+    below = (item for item in heap if item[0] <= work and item[2] == item[3].stamp)
+    return [item[3] for item in nlargest(most, below, key=lambda item: (item[0], -item[1]))]
 
 
 def _current(heap: list[Item]) -> list[Item]:

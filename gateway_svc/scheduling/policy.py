@@ -52,6 +52,16 @@ class Line(Protocol):
         """A job that started ends after `entry.output_tokens`; `returns`: it comes again."""
         del entry, returns
 
+    def company(self, work: float, most: int) -> list[Entry]:
+        """Jobs that a whole batch with one of `work` tokens has room for at no cost.
+
+        At most `most` that the line holds, of no more predicted work, most work first: they end
+        while the batch runs on. Only lines that take out longer jobs before shorter ones have
+        reason to name any.
+        """
+        del work, most
+        return []
+
     def in_order(self, now_s: float) -> list[Entry]:
         """All jobs in the order in which they would start if nothing else came."""
 

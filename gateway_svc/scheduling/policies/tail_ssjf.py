@@ -19,6 +19,7 @@ from typing import Final
 
 from gateway_svc.scheduling.calibration import Calibration
 from gateway_svc.scheduling.entry import Entry
+from gateway_svc.scheduling.lines import nearest_below
 from gateway_svc.scheduling.percentile import Percentile
 from gateway_svc.scheduling.policy import LaneWork, Line, PolicyOptions, register
 
@@ -115,6 +116,10 @@ class _TailLine(Line):
         if longest and _first(longest) <= before_longest:
             return longest
         return None
+
+    def company(self, work: float, most: int) -> list[Entry]:
+        """Those with the most predicted work up to `work`."""
+        return nearest_below(self._by_work, work, most)
 
     def drop(self, entry: Entry) -> None:
         """Forgets a job that the line holds."""

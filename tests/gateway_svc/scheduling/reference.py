@@ -180,7 +180,7 @@ class Reference:
             lane = self.next_lane(closed)
             if lane is None or any(k.passes >= self.limits.max_passes for k in passed):
                 break
-            known = self.next_job(lane, room, book.largest, aside, passed)
+            known = self.next_job(lane, room, book.largest, aside, passed, chosen)
             if known is None:
                 closed.append(lane)
                 continue
@@ -221,12 +221,18 @@ class Reference:
         return chosen
 
     def next_job(
-        self, lane: LaneBook, room: Room, largest: int, aside: list[Known], passed: list[Known]
+        self,
+        lane: LaneBook,
+        room: Room,
+        largest: int,
+        aside: list[Known],
+        passed: list[Known],
+        chosen: list[Known],
     ) -> Known | None:
         running = [known for known in self.running() if known.lane.tenant == lane.tenant]
         if len(running) >= lane.tenant.max_running:
             return None
-        for known in self.in_order(lane):
+        for known in self.company(lane, chosen) + self.in_order(lane):
             if any(other.passes >= self.limits.max_passes for other in passed):
                 return None
             if known in aside:
@@ -266,6 +272,15 @@ class Reference:
         due = [known for known in line if known.due <= lane.started]
         due.sort(key=lambda known: (known.due, known.number))
         return due + [known for known in by_length if known not in due]
+
+    def company(self, lane: LaneBook, chosen: list[Known]) -> list[Known]:
+        """Who rides along in a batch that lasts as long as its longest job."""
+        dynamic = self.batching.mode is Mode.DYNAMIC and self.policy == "bounded-ssjf"
+        if not dynamic or lane not in [known.lane for known in chosen]:
+            return []
+        longest = max(known.work for known in chosen)
+        below = [known for known in self.in_line(lane) if known.work <= longest]
+        return sorted(below, key=lambda known: (-known.work, known.number))
 
     def blocker(self, known: Known) -> Known | None:
         """The earliest whom it would overtake too much."""

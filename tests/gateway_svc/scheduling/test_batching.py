@@ -10,6 +10,7 @@ from gateway_svc.scheduling import policy
 from gateway_svc.scheduling.batching import Batching, Mode
 from gateway_svc.scheduling.core import SchedulingCore
 from gateway_svc.scheduling.credits import Room
+from gateway_svc.scheduling.policy import PolicyOptions
 from tests.gateway_svc.scheduling.jobs import ENGINE, WIDE, ids, job
 
 
@@ -78,6 +79,30 @@ def test_the_shortest_predicted_are_batched_together() -> None:
     for number, tokens in ((1, 300.0), (2, 5.0), (3, 200.0), (4, 6.0)):
         core.submit(job(number, tokens))
     assert ids(core.next_batch(ENGINE, 4.0)) == [2, 4]
+
+
+@pytest.mark.parametrize(
+    ("mode", "started"), [(Mode.DYNAMIC, [1, 5]), (Mode.CONTINUOUS, [1, 2]), (Mode.NONE, [1])]
+)
+def test_only_a_batch_that_runs_to_completion_is_filled_up_to_its_first_jobs_length(
+    mode: Mode, started: list[int]
+) -> None:
+    due_at_once = policy.create("bounded-ssjf", PolicyOptions(alpha=1.0))
+    core = SchedulingCore(due_at_once, batching=Batching(mode, max_batch=2))
+    core.join(ENGINE, WIDE)
+    for number, tokens in ((1, 300.0), (2, 5.0), (3, 280.0), (4, 400.0), (5, 290.0)):
+        core.submit(job(number, tokens))
+    assert ids(core.next_batch(ENGINE, 4.0)) == started
+
+
+def test_jobs_that_do_not_fit_are_left_out_of_a_long_jobs_company() -> None:
+    due_at_once = policy.create("bounded-ssjf", PolicyOptions(alpha=1.0))
+    core = SchedulingCore(due_at_once, batching=Batching(Mode.DYNAMIC, max_batch=3))
+    first, wide = job(1, 300.0), job(3, 290.0, prompt_tokens=9000)
+    core.join(ENGINE, Room(3, 3 * first.kv_tokens))
+    for each in (first, job(2, 5.0), wide, job(4, 280.0)):
+        core.submit(each)
+    assert ids(core.next_batch(ENGINE, 4.0)) == [1, 4, 2]
 
 
 def test_a_job_that_comes_back_has_waited_all_the_time() -> None:
