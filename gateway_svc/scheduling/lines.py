@@ -2,7 +2,8 @@
 
 Own heaps of items `(key, number, stamp, entry)`. An entry that left or moved has another
 stamp by then, so its old items are skipped when they come up, and swept out before they
-outweigh the rest. Every operation is O(log n), amortised.
+outweigh the rest. Every operation is O(log n), amortised, but
+`company`, which is asked for where a whole batch is led by a long job.
 """
 
 from __future__ import annotations
