@@ -40,7 +40,8 @@ class Fit:
     answers: int
     """Answers of at least two tokens that the step time was fitted to."""
     relative_error: float
-    """Root mean square of fitted against seen time after the first token, as a share."""
+    """Root mean square of what answers took after their first tokens against the fitted times, as
+    a share; answers count by their times, as a client may see all tokens of a short one at once."""
     batch_p10: float
     """Sequences that ran at once, 10th percentile over the answers' own means."""
     batch_p90: float
@@ -87,10 +88,10 @@ def fit(runs: Sequence[Sequence[LiveRow]]) -> Fit:
     """Fits one engine to the rows (warm-up among them) of runs on it.
 
     The time of each answer after its first token is the sum of its steps, and a step takes
-    base + running · per_sequence + context · context_token, and where prompts are read
-    prefill + tokens · prefill_token. Counting steps by a clock that goes by the times found so
-    far makes it linear: least squares, none of them negative. Raises ValueError for too few
-    answers.
+    base + running · per_sequence + log2 running · per_doubling + context · context_token, and
+    where prompts are read prefill + tokens · prefill_token. Counting steps by a clock that goes
+    by the times found so far makes it linear: least squares, none of them negative. Raises
+    ValueError for too few answers.
     """
     found = [_Answers(rows) for rows in runs]
     if sum(int(each.several.sum()) for each in found) < FEWEST_ANSWERS:
@@ -113,7 +114,7 @@ def fit(runs: Sequence[Sequence[LiveRow]]) -> Fit:
         handover=Handover(idle_ms, busy_steps),
         admission_ms=_admission_ms(runs),
         answers=len(seen_s),
-        relative_error=float(np.sqrt(np.mean((times_s / seen_s - 1) ** 2))),
+        relative_error=float(np.sqrt(np.average((seen_s / times_s - 1) ** 2, weights=times_s))),
         batch_p10=float(np.quantile(batches, 0.1)),
         batch_p90=float(np.quantile(batches, 0.9)),
         refills=len(missed),
@@ -144,6 +145,8 @@ class _Clock:
     tokens: Floats
     contexts: Floats
     """Tokens that sequences looked back on, added up over the steps."""
+    doublings: Floats
+    """Binary logarithms of the sequences that ran, added up over the steps."""
 
     def steps_by(self, times_s: Floats) -> Floats:
         return np.asarray(np.interp(times_s, self.times_s, self.steps))
@@ -153,6 +156,9 @@ class _Clock:
 
     def contexts_by(self, times_s: Floats) -> Floats:
         return np.asarray(np.interp(times_s, self.times_s, self.contexts))
+
+    def doublings_by(self, times_s: Floats) -> Floats:
+        return np.asarray(np.interp(times_s, self.times_s, self.doublings))
 
 
 def _clock(of: _Answers, step_time: StepTime) -> _Clock:
@@ -183,14 +189,17 @@ def _clock(of: _Answers, step_time: StepTime) -> _Clock:
     gaps_s, middles_s = np.diff(times_s), (times_s[:-1] + times_s[1:]) / 2
     running = np.round(going_on(ones))
     context = np.maximum(going_on(offset) + going_on(rate) * middles_s, 0.0)
+    doublings = np.log2(np.maximum(running, 1.0))
     step_s = 1e-3 * (
         step_time.base_ms
         + step_time.per_sequence_ms * running
+        + step_time.per_doubling_ms * doublings
         + step_time.context_token_ms * context
     )
     goes = (running > 0) & ~stands & (step_s > 0)
     steps = np.divide(gaps_s, step_s, out=np.zeros_like(step_s), where=goes)
-    return _Clock(times_s, _summed(steps), _summed(steps * running), _summed(steps * context))
+    summed = (_summed(steps * each) for each in (running, context, doublings))
+    return _Clock(times_s, _summed(steps), *summed)
 
 
 def _summed(values: Floats) -> Floats:
@@ -204,19 +213,21 @@ def _reading_s(of: _Answers, step_time: StepTime) -> Floats:
 
 def _terms(of: _Answers, step_time: StepTime) -> Floats:
     """A row for each answer of several tokens: its steps, the tokens of all in these steps,
-    the steps among them in which prompts of others are read, the tokens of those, and the
-    tokens that all looked back on.
+    the steps among them in which prompts of others are read, the tokens of those, the tokens
+    that all looked back on, and the doublings of how many they were.
     """
     clock = _clock(of, step_time)
     steps = clock.steps_by(of.end_s) - clock.steps_by(of.first_s)
     tokens = clock.tokens_by(of.end_s) - clock.tokens_by(of.first_s)
     contexts = clock.contexts_by(of.end_s) - clock.contexts_by(of.first_s)
+    doublings = clock.doublings_by(of.end_s) - clock.doublings_by(of.first_s)
     # The clock says what was there on average; how many steps there were is known better.
     right = np.divide(of.steps, steps, out=np.zeros_like(steps), where=steps > 0)
     last = np.searchsorted(of.group_first_s, of.end_s + of.half_step_s, "right")
     read = _summed(of.group_tokens)
     groups, prompts = last - of.group - 1, read[last] - read[of.group + 1]
-    columns = (of.steps, tokens * right, groups, prompts, contexts * right)
+    in_steps = (tokens * right, groups, prompts, contexts * right, doublings * right)
+    columns = (of.steps, *in_steps)
     return np.asarray(np.stack(columns, axis=1)[of.several], dtype=np.float64)
 
 
@@ -226,8 +237,11 @@ def _solve(matrix: Floats, seen_s: Floats) -> StepTime:
     scale = np.maximum(np.abs(matrix).max(axis=0), 1e-12)
     scaled = matrix / scale * weight[:, None]
     found = optimize.nnls(scaled, seen_s * 1e3 * weight)[0] / scale
-    base_ms, per_sequence_ms, prefill_ms, prefill_token_ms, context_token_ms = found.tolist()
-    return StepTime(base_ms, per_sequence_ms, prefill_token_ms, prefill_ms, context_token_ms)
+    base_ms, per_sequence_ms, prefill_ms, prefill_token_ms, context_token_ms, doubling_ms = found
+    return StepTime(
+        *(float(base_ms), float(per_sequence_ms), float(prefill_token_ms), float(prefill_ms)),
+        *(float(context_token_ms), float(doubling_ms)),
+    )
 
 
 def _coefficients(step_time: StepTime) -> Floats:
@@ -238,6 +252,7 @@ def _coefficients(step_time: StepTime) -> Floats:
             step_time.prefill_ms,
             step_time.prefill_token_ms,
             step_time.context_token_ms,
+            step_time.per_doubling_ms,
         ]
     )
 

@@ -1,13 +1,14 @@
 """How long an engine's step takes: the one model of an engine that a simulation has.
 
-A decode step of n sequences takes base + n · per_sequence, and more for every token that they
-look back on; prompts add their prefill to the step in which they start. Owns the numbers and
-the capacity that follows from them; knows no queue. The defaults are an 8 B model in bf16 on
-one H100; `step_fit` finds them in live runs.
+A decode step of n sequences takes base + n · per_sequence + log2 n · per_doubling, and more for
+every token that they look back on; prompts add their prefill to the step in which they start.
+Owns the numbers and the capacity that follows from them; knows no queue. The defaults are an 8 B
+model in bf16 on one H100; `step_fit` finds them in live runs.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,19 +27,23 @@ class StepTime:
     """What a step takes longer in which any prompt is read, however many and long."""
     context_token_ms: float = 0.0
     """What each token adds that a running sequence has read or generated before."""
+    per_doubling_ms: float = 0.0
+    """What a step of twice as many sequences takes longer, besides `per_sequence_ms`: beside a
+    small model's weights the first few sequences cost more than the later ones."""
 
     def __post_init__(self) -> None:
         times = (
             *(self.base_ms, self.per_sequence_ms, self.prefill_token_ms, self.prefill_ms),
-            self.context_token_ms,
+            *(self.context_token_ms, self.per_doubling_ms),
         )
         if not all(0 <= time < float("inf") for time in times) or self.decode_s(1) <= 0:
             raise ValueError("step time: finite times of at least 0 and a step above 0 ms wanted")
 
     def decode_s(self, batch: int, context_tokens: float = 0.0) -> float:
         """Seconds that a step of `batch` sequences takes, with so much context in all."""
-        context_ms = self.context_token_ms * context_tokens
-        return (self.base_ms + self.per_sequence_ms * batch + context_ms) * 1e-3
+        doublings = math.log2(max(batch, 1))
+        sequences_ms = self.per_sequence_ms * batch + self.per_doubling_ms * doublings
+        return (self.base_ms + sequences_ms + self.context_token_ms * context_tokens) * 1e-3
 
     def prefill_s(self, prompt_tokens: float) -> float:
         """Seconds that the tokens of prompts add to their step; 0 without any."""

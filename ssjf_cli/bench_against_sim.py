@@ -114,8 +114,9 @@ def _table(title: str, rows: Sequence[dict[str, Any]]) -> Table:
 def _fitted(fit: dict[str, Any]) -> str:
     """The engine in one line."""
     return (
-        f"step {fit['base_ms']:.2f} ms + {fit['per_sequence_ms']:.3f} ms · batch, prompts "
-        f"{fit['prefill_ms']:.1f} ms + {fit['prefill_token_ms']:.4f} ms a token (error "
+        f"step {fit['base_ms']:.2f} ms + {fit['per_sequence_ms']:.3f} ms · batch + "
+        f"{fit['per_doubling_ms']:.3f} ms · log2 batch, prompts {fit['prefill_ms']:.1f} ms + "
+        f"{fit['prefill_token_ms']:.4f} ms a token (error "
         f"{fit['relative_error']:.1%} of {fit['answers']:,} answers); handover "
         f"{fit['busy_steps']:.1f} steps, {fit['idle_ms']:.1f} ms idle; admission "
         f"{fit['admission_ms']:.1f} ms"

@@ -59,6 +59,25 @@ def test_what_context_costs_is_told_from_what_sequences_cost() -> None:
     assert found.base_ms == pytest.approx(6.0, rel=0.005)
 
 
+def test_what_a_doubling_costs_is_told_from_what_a_sequence_costs() -> None:
+    engine = StepTime(0.65, 0.01, 0.002, 0.2, per_doubling_ms=0.08)
+    found = step_fit.fit([rows_of(step_time=engine, max_batch=16, load=0.7, jobs=800)]).step_time
+    assert found.per_doubling_ms == pytest.approx(0.08, rel=0.1)
+    assert found.per_sequence_ms == pytest.approx(0.01, rel=0.2)
+    for running in (1, 4, 16):
+        assert found.decode_s(running) == pytest.approx(engine.decode_s(running), rel=0.01)
+
+
+def test_the_error_of_a_fit_counts_answers_by_their_time() -> None:
+    rows = rows_of()
+    shortest = min((each for each in rows if each.output_tokens > 1), key=lambda e: e.output_tokens)
+    assert shortest.first_token_s is not None
+    # its tokens reached the client together
+    at_once = replace(shortest, end_s=shortest.first_token_s + 1e-6)
+    found = step_fit.fit([[at_once if each is shortest else each for each in rows]])
+    assert found.relative_error < 0.05
+
+
 def test_several_runs_are_fitted_as_one_engine() -> None:
     found = step_fit.fit([rows_of(), rows_of(max_batch=32, repeat=2)])
     assert_close(found.step_time, STEP, 0.002)

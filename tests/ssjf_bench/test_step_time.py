@@ -9,6 +9,13 @@ def test_a_step_takes_its_base_and_a_share_for_each_sequence() -> None:
     assert StepTime(6.5, 0.068).decode_s(16) == pytest.approx(0.007588)
 
 
+def test_a_step_may_grow_with_every_doubling() -> None:
+    step_time = StepTime(6.5, 0.0, per_doubling_ms=0.5)
+    assert [step_time.decode_s(batch) for batch in (0, 1, 2, 16)] == pytest.approx(
+        [0.0065, 0.0065, 0.007, 0.0085]
+    )
+
+
 def test_a_prompt_takes_its_prefill() -> None:
     assert StepTime(prefill_token_ms=0.05).prefill_s(1000) == pytest.approx(0.05)
 
