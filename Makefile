@@ -80,7 +80,8 @@ bench-quick: install
 	  --batch 1 --batch 4 --dynamic 4 --load 0.9 --load 1.2 --tau 0.6 --seeds 1 --jobs 300
 	for attempt in 1 2 3; do code=0; $(QUICK_LIVE) || code=$$?; [ $$code -eq $(INVALID) ] || exit $$code; done; \
 	  echo "a run does not count after three attempts: this machine is too busy to be measured"
-	$(BIN)/ssjf bench against-sim --records $(QUICK)/live --json $(QUICK)/against-sim.json --plots $(QUICK)
+	$(BIN)/ssjf bench against-sim --records $(QUICK)/live --json $(QUICK)/against-sim.json --plots $(QUICK) \
+	  --what-if bounded-ssjf:alpha=2
 
 clean:
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache bench-quick-results

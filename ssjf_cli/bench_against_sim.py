@@ -34,14 +34,23 @@ def against_sim(
     plots: Annotated[
         Path | None, typer.Option(help="Folder for the plot, made where missing.")
     ] = None,
+    what_if: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A policy that was not run live, to simulate on the fcfs runs' jobs: NAME or "
+            "NAME:OPTION=VALUE,…; may be repeated."
+        ),
+    ] = None,
 ) -> None:
     """The simulator fitted to live fcfs runs, and what it says of every policy's live runs."""
     with extras():
-        from ssjf_bench import live_against_sim, live_cells, live_plots, live_report
+        from ssjf_bench import live_against_sim, live_cells, live_plots, live_report, live_what_if
+        from ssjf_bench.live_plan import parse_choice
         from ssjf_bench.live_records import SUFFIX, RecordsError, read_folder
         from ssjf_bench.sim_run import FAILURES
     check_output(json_file)
     try:
+        choices = [parse_choice(text) for text in what_if or ()]
         runs = read_folder(records)
         cells = live_cells.cells(
             [run.header for run in runs], [row for run in runs for row in run.rows]
@@ -49,6 +58,8 @@ def against_sim(
         if not cells:
             fail(f"--records: no valid run in {records}")
         found = _compare(cells)
+        with_fcfs = [cell for cell in cells if cell.fcfs] if choices else []
+        supposed = [row for cell in with_fcfs for row in live_what_if.simulated(cell, choices)]
     except (*FAILURES, RecordsError) as error:
         fail(str(error))
     if plots is not None:
@@ -60,11 +71,14 @@ def against_sim(
         "fits": found.fits,
         "averages": averages,
         "results": found.rows,
+        "what_if": supposed,
         "left_out": found.left_out,
         "records": live_report.checksums(sorted(records.glob(f"[!.]*{SUFFIX}"))),
     }
     write_json(json_file, results)
     _show(found, averages)
+    if supposed:
+        _show_what_if(supposed)
 
 
 def _compare(cells: Sequence[Cell]) -> Comparison:
@@ -109,6 +123,27 @@ def _table(title: str, rows: Sequence[dict[str, Any]]) -> Table:
         made.add_row(*cells, f"{row['drift']:+.1%}", "yes" if row["beyond"] else "")
     made.caption = "engine: how much slower it was than where the simulator's was fitted"
     return made
+
+
+def _show_what_if(rows: Sequence[dict[str, Any]]) -> None:
+    from ssjf_bench import live_report
+
+    made = Table(title="not run live: simulated against simulated fcfs", box=box.SIMPLE_HEAD)
+    for column in ("cell", "policy"):
+        made.add_column(column, no_wrap=True)
+    for column in ("mean s", "to fcfs", "oracle's gain", "p99 s", "to fcfs", "throughput"):
+        made.add_column(column, justify="right", no_wrap=True)
+    for row in rows:
+        share = row["share_of_oracle_gain"]
+        made.add_row(
+            *(live_report.cell_title(row), row["label"], f"{row['mean_jct_s']:,.2f}"),
+            *(f"{row['mean_jct_change']:+.1%}", "" if share is None else f"{share:.0%}"),
+            *(f"{row['p99_jct_s']:,.2f}", f"{row['p99_jct_factor']:.2f} ×"),
+            f"{row['throughput_factor']:.2f} ×",
+        )
+    stdout = Console()
+    stdout.width = max(MIN_WIDTH, stdout.width)
+    stdout.print(made)
 
 
 def _fitted(fit: dict[str, Any]) -> str:

@@ -41,6 +41,24 @@ def test_live_and_simulated_figures_are_written_with_their_records(
     assert "against fcfs" in result.stdout
 
 
+def test_policies_that_were_not_run_live_are_simulated_too(records: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    more = ("--what-if", "oracle", "--what-if", "bounded-ssjf:alpha=1.5")
+    result = run("--records", records, "--json", out, *more)
+    assert result.exit_code == 0, result.output
+    found = json.loads(out.read_text(encoding="utf-8"))["what_if"]
+    assert [each["label"] for each in found] == ["oracle", "bounded-ssjf alpha 1.5"]
+    assert found[0]["share_of_oracle_gain"] == 1.0
+    assert "not run live" in result.stdout
+    assert "bounded-ssjf alpha 1.5" in result.stdout
+
+
+def test_a_policy_that_there_is_not_is_named(records: Path, tmp_path: Path) -> None:
+    result = run("--records", records, "--json", tmp_path / "out.json", "--what-if", "sjf")
+    assert result.exit_code == 1
+    assert "no policy 'sjf'" in " ".join(result.stderr.split())
+
+
 def test_a_folder_without_a_valid_run_is_refused(tmp_path: Path) -> None:
     of = header(invalid=["lag"])
     live_records.write(tmp_path, live_records.Run(of, [row(of)]))
