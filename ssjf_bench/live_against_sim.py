@@ -44,7 +44,11 @@ class Comparison:
     fits: Sequence[Row]
     """The engine of each cell: step time, handover, admission, and how well they fit."""
     rows: Sequence[Row]
-    """Live and simulated figures of each run, and its engine's `drift` from the fit."""
+    """Live and simulated figures of each run, and its engine's `drift` from the fit.
+
+    Where runs of real text differ in their answers, fcfs ran on others: `output_tokens_factor`
+    says by how much, `…_on_its_answers` compares with fcfs simulated on the run's own.
+    """
     simulated: Sequence[Run]
     """The runs as the simulator has them, for plots."""
     left_out: Sequence[str]
@@ -166,11 +170,27 @@ def _side_by_side(cell: Cell, simulated: Sequence[Run], fit: Fit) -> list[Row]:
     )
     live = {each["run"]: each for each in cell.summaries}
     more = {
-        run.header.run: {"drift": step_fit.drift(run.rows, fit.step_time), **_varied(run, fit)}
+        run.header.run: {
+            "drift": step_fit.drift(run.rows, fit.step_time),
+            **_on_its_answers(run, fit, live[run.header.run]),
+            **_varied(run, fit),
+        }
         for runs in cell.runs.values()
         for run in runs
     }
     return [_row(live[each["run"]], each) | more[each["run"]] for each in again]
+
+
+def _on_its_answers(run: Run, fit: Fit, live: Mapping[str, Any]) -> Row:
+    """The live run against what fcfs would have made of the same answers, simulated."""
+    fcfs = replace(run.header, policy="fcfs", options={})
+    again = as_simulated(Run(fcfs, run.rows), fit)
+    found = live_report.figures([row for row in again.rows if row.measured])
+    return {
+        "output_tokens_factor": live["output_tokens_factor"],
+        "mean_jct_change_on_its_answers": live["mean_jct_s"] / found["mean_jct_s"] - 1,
+        "p99_jct_factor_on_its_answers": live["p99_jct_s"] / found["p99_jct_s"],
+    }
 
 
 def _varied(run: Run, fit: Fit) -> Row:
@@ -228,7 +248,8 @@ def _beyond(row: Row) -> list[str]:
 
 _CHANGES: Final = (
     *("live_mean_jct_change", "simulated_mean_jct_change", "mean_jct_change_points"),
-    "drift",
+    *("drift", "output_tokens_factor"),
+    *("mean_jct_change_on_its_answers", "p99_jct_factor_on_its_answers"),
 )
 
 

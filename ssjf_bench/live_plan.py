@@ -131,7 +131,10 @@ class Plan:
     seed: int = 1
     """Of the draw of prompts, of arrivals and of sampling."""
     real_text: bool = False
-    """Whether answers are as long as the engine makes them; else their lengths are forced."""
+    """Whether answers are as long as the engine makes them; else their lengths are the data's."""
+    hold_lengths: bool = False
+    """Real text: whether every run's answers are held to the lengths of the recording pass. In
+    bf16 a token that ties depends on what shares its batch, so runs would differ in their work."""
     max_tokens: int | None = None
     """The limit that every request names; None names the longest answer."""
     temperature: float = 0.7

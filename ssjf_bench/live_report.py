@@ -24,7 +24,7 @@ CELL: Final = ("arrivals", "prompts", "mode", "max_batch", "max_wait_ms", "load"
 """What runs share that may be averaged; those that are compared share seed and repeat, too."""
 COMPARED: Final = (
     *("mean_jct_change", "p99_jct_factor", "max_jct_factor", "share_of_oracle_gain"),
-    "throughput_factor",
+    *("throughput_factor", "output_tokens_factor"),
 )
 """What a run has of its comparison with fcfs and oracle."""
 AVERAGED: Final = (
@@ -137,7 +137,8 @@ def figures(done: Sequence[LiveRow]) -> Summary:
     Times count from the arrival; TPOT is (end - first token) / (tokens - 1), over answers of
     at least two tokens. What is not known is None.
     """
-    found: Summary = {"jobs": len(done)} | dict.fromkeys((*_TIMES, *_TPOT))
+    tokens = {"output_tokens": sum(row.output_tokens for row in done)}
+    found: Summary = {"jobs": len(done), **tokens} | dict.fromkeys((*_TIMES, *_TPOT))
     if done:
         found |= _times(done)
     return found | {
@@ -227,9 +228,11 @@ def _comparison(summary: Summary, references: Mapping[tuple[Any, ...], Summary])
     if fcfs is None:
         return nothing | {"compared": NO_FCFS}
     oracle = references.get((_pair(summary), "oracle"))
-    factor = summary["throughput_requests_s"] / fcfs["throughput_requests_s"]
-    compared = sim_report.against(summary, fcfs, oracle)
-    return nothing | compared | {"throughput_factor": factor, "compared": None}
+    factors = {
+        "throughput_factor": summary["throughput_requests_s"] / fcfs["throughput_requests_s"],
+        "output_tokens_factor": summary["output_tokens"] / fcfs["output_tokens"],
+    }
+    return nothing | sim_report.against(summary, fcfs, oracle) | factors | {"compared": None}
 
 
 def _spread(group: Sequence[Mapping[str, Any]]) -> Summary:

@@ -7,7 +7,7 @@ prompts, turns and the lengths that are forced. Knows no service; called by
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -46,6 +46,15 @@ class Work:
     def size(self, plan: Plan, engine: Engine) -> int:
         """Requests of one run, its warm-up included."""
         return len(self.requests) + plan.warm_up_requests(engine)
+
+
+def held(work: Work, lengths: Mapping[str, int]) -> Work:
+    """The same requests, their answers forced to these lengths by request id.
+
+    The warm-up, of which nothing is measured, keeps its own.
+    """
+    requests = (replace(each, output_tokens=lengths[each.request_id]) for each in work.requests)
+    return replace(work, requests=tuple(requests))
 
 
 def work_of(plan: Plan, traffic: Traffic) -> Work:

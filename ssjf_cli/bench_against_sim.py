@@ -99,6 +99,8 @@ def _show(found: Comparison, averages: Sequence[dict[str, Any]]) -> None:
         mine = [row for row in averages if live_report.cell(row) == live_report.cell(fit)]
         stdout.print(_table(live_report.cell_title(fit), mine))
         stdout.print(_fitted(fit), markup=False)
+        for row in mine:
+            _note_other_answers(row, stdout)
     for line in found.left_out:
         console.print(f"left out: {line}", style="yellow", markup=False)
 
@@ -123,6 +125,20 @@ def _table(title: str, rows: Sequence[dict[str, Any]]) -> Table:
         made.add_row(*cells, f"{row['drift']:+.1%}", "yes" if row["beyond"] else "")
     made.caption = "engine: how much slower it was than where the simulator's was fitted"
     return made
+
+
+def _note_other_answers(row: dict[str, Any], stdout: Console) -> None:
+    from ssjf_cli.live_table import NOTED_WORK
+
+    more = row["output_tokens_factor"] - 1
+    if abs(more) > NOTED_WORK:
+        stdout.print(
+            f"{row['label']}: answers of {more:+.1%} tokens; against fcfs simulated on them: mean "
+            f"{row['mean_jct_change_on_its_answers']:+.1%}, p99 "
+            f"{row['p99_jct_factor_on_its_answers']:.2f} ×",
+            style="yellow",
+            markup=False,
+        )
 
 
 def _show_what_if(rows: Sequence[dict[str, Any]]) -> None:

@@ -80,6 +80,13 @@ def live(
             help="Answers as the engine makes them, or as long as the data's.",
         ),
     ] = False,
+    hold_lengths: Annotated[
+        bool,
+        typer.Option(
+            "--hold-lengths/--let-lengths-vary",
+            help="Real text: every run's answers as long as the recording pass had them, or not.",
+        ),
+    ] = True,
     max_tokens: Annotated[
         int | None,
         typer.Option(min=1, help="Every request's limit; else the longest answer."),
@@ -153,6 +160,7 @@ def live(
             repeats=repeats,
             seed=seed,
             real_text=real_text,
+            hold_lengths=hold_lengths,
             max_tokens=max_tokens,
             temperature=temperature,
             warm_up=warm_up,

@@ -67,6 +67,8 @@ class LiveOptions:
     """Of prompts, arrivals and sampling."""
     real_text: bool = False
     """Whether the engine decides on lengths."""
+    hold_lengths: bool = True
+    """Whether it decides once for all runs."""
     max_tokens: int | None = None
     """Every request's limit."""
     temperature: float = 0.7
@@ -119,6 +121,7 @@ def plan_of(options: LiveOptions, served: Served | None = None) -> tuple[Plan, T
         jobs=traffic.count,
         seed=options.seed,
         real_text=options.real_text,
+        hold_lengths=options.real_text and options.hold_lengths,
         max_tokens=options.max_tokens,
         temperature=options.temperature,
         max_wait_ms=options.max_wait_ms if served is None else served.max_wait_ms,

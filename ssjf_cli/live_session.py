@@ -17,6 +17,7 @@ from ssjf_bench import (
     live_plan,
     live_run,
     live_verdict,
+    live_work,
     provenance,
     sim_run,
     workload,
@@ -92,6 +93,8 @@ class Session:
             self._look(missing[0])
             if self._plan.real_text and self._folder.lengths() is None:
                 self._record()
+            if self._plan.hold_lengths:
+                self._work = live_work.held(self._work, self._folder.lengths() or {})
         for planned in missing:
             offered = self._offered(planned)
             if too_long(self._plan, self._folder, planned, self._seconds_left()):
@@ -105,8 +108,12 @@ class Session:
         """Learns what the services hold. Raises LimitsError where that is too little."""
         target = self._gateway(planned.engine, Choice(FCFS))
         served = live_limits.served(target.gateway)
-        if not (served.benchmark or self._plan.real_text):
-            raise LimitsError("the gateway runs without --benchmark: no forced lengths")
+        forced = self._plan.hold_lengths or not self._plan.real_text
+        if forced and not served.benchmark:
+            raise LimitsError(
+                "the gateway runs without --benchmark, so no length can be forced: start it with "
+                "it, or ask for --real-text --let-lengths-vary"
+            )
         if served.max_sequences < self._plan.most_places:
             raise LimitsError(
                 f"the engine runs {served.max_sequences} requests at once, not the "

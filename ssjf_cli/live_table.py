@@ -16,6 +16,9 @@ from rich.table import Table
 MIN_WIDTH: Final = 132
 NOTED_PRIORS: Final = 0.05
 """Share of requests from which on a missing prediction is said: the predictor was not up to it."""
+NOTED_WORK: Final = 0.005
+"""How far a run's output tokens may be from fcfs's before it is said: near saturation a mean
+completion time moves by several times as much as the work."""
 
 
 def show(
@@ -34,11 +37,19 @@ def show(
         if each["invalid"]:
             why = "; ".join(each["invalid"])
             console.print(f"not counted: {each['run']}: {why}", style="red", markup=False)
-        elif each["priors_used"] > NOTED_PRIORS * each["jobs"]:
+            continue
+        if each["priors_used"] > NOTED_PRIORS * each["jobs"]:
             share = f"{each['priors_used']:,} of {each['jobs']:,} requests"
             console.print(
                 f"{each['run']}: {share} were queued under the prior, as their predictions came "
                 "late or not at all",
+                style="yellow",
+                markup=False,
+            )
+        more = (each["output_tokens_factor"] or 1.0) - 1
+        if abs(more) > NOTED_WORK:
+            console.print(
+                f"{each['run']}: {more:+.1%} output tokens against fcfs's run: not the same work",
                 style="yellow",
                 markup=False,
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from gateway_svc.scheduling.batching import Batching, Mode
@@ -114,9 +114,21 @@ def simulated(
     options: Mapping[str, Any] | None = None,
     step_time: StepTime = STEP,
     handover: Handover = HANDOVER,
+    longer: float = 1.0,
 ) -> Run:
-    """A run as the simulator with these times has it; the first tenth is warm-up."""
+    """A run as the simulator with these times has it; the first tenth is warm-up.
+
+    `longer`: how many times as long the answers came out as planned.
+    """
     traffic, predictions = workload(jobs, load, mode, max_batch, seed=repeat, step_time=step_time)
+    if longer != 1.0:
+        traffic = replace(
+            traffic,
+            requests=tuple(
+                replace(each, output_tokens=round(longer * (each.output_tokens or 0) + 0.5))
+                for each in traffic.requests
+            ),
+        )
     batching = Batching(Mode(mode), max_batch, 0.05)
     outcome = simulate(
         traffic,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -20,6 +21,10 @@ def runs_of(**options: Any) -> list[Run]:
 
 def compared(runs: list[Run]) -> Comparison:
     return live_against_sim.compare(live_cells.cells(*split(runs)))
+
+
+def mean_jct_s(run: Run) -> float:
+    return fmean(each.jct_s or 0.0 for each in run.rows if each.measured)
 
 
 def moved(run: Run, by_s: float) -> Run:
@@ -52,6 +57,19 @@ def test_settings_of_a_policy_are_simulated() -> None:
     assert tight["live_mean_jct_s"] > 1.1 * loose["live_mean_jct_s"]
     for each in (tight, loose):
         assert each["mean_jct_difference"] == pytest.approx(0, abs=0.01)
+
+
+def test_a_run_with_other_answers_is_compared_with_fcfs_on_them() -> None:
+    fcfs, fcfs_longer = simulated("fcfs"), simulated("fcfs", longer=1.03)
+    ssjf, ssjf_longer = simulated("ssjf"), simulated("ssjf", longer=1.03)
+    expected = mean_jct_s(ssjf_longer) / mean_jct_s(fcfs_longer) - 1
+    same, other = compared([fcfs, ssjf]).rows[1], compared([fcfs, ssjf_longer]).rows[1]
+    assert same["output_tokens_factor"] == 1.0
+    change = same["live_mean_jct_change"]
+    assert same["mean_jct_change_on_its_answers"] == pytest.approx(change, abs=0.005)
+    assert other["output_tokens_factor"] == pytest.approx(1.03, abs=0.005)
+    assert other["mean_jct_change_on_its_answers"] == pytest.approx(expected, abs=0.01)
+    assert other["live_mean_jct_change"] > expected + 0.02
 
 
 def test_predictions_are_those_of_the_live_run() -> None:

@@ -125,6 +125,7 @@ def test_a_policy_is_compared_with_fcfs_and_oracle_of_its_cell() -> None:
     assert ssjf["max_jct_factor"] == pytest.approx(1.2)
     assert ssjf["share_of_oracle_gain"] == pytest.approx(2 / 4)
     assert ssjf["throughput_factor"] == pytest.approx(10 / 12)
+    assert ssjf["output_tokens_factor"] == 1.0
     assert ssjf["compared"] is None
 
 

@@ -43,6 +43,15 @@ def test_real_text_has_no_lengths_and_keeps_its_seeds() -> None:
     assert [each.seed for each in real.requests] == [each.seed for each in forced.requests]
 
 
+def test_lengths_that_are_held_are_those_of_the_recording() -> None:
+    real = live_work.work_of(replace(PLAN, real_text=True, max_tokens=64), TRAFFIC)
+    recorded = {each.request_id: 7 + number for number, each in enumerate(real.requests)}
+    held = live_work.held(real, recorded)
+    assert [each.output_tokens for each in held.requests] == list(range(7, 37))
+    assert [each.seed for each in held.requests] == [each.seed for each in real.requests]
+    assert held.warm_up == real.warm_up
+
+
 def test_a_queue_holds_every_burst() -> None:
     assert live_work.work_of(PLAN, TRAFFIC).most_queued == 1024
     large = live_work.work_of(replace(PLAN, batches=(256,)), TRAFFIC)

@@ -170,12 +170,49 @@ def test_a_session_goes_on_where_time_ran_out_and_ends_with_a_killed_engine(
     assert [folder.counts(planned.name) for planned in plan.runs] == [True, False]
 
 
+@pytest.mark.service
+@pytest.mark.timeout(300)
+def test_real_text_is_held_to_the_lengths_of_its_recording(tmp_path: Path) -> None:
+    options = LiveOptions(
+        real_text=True,
+        max_tokens=8,
+        jobs=4,
+        batches=(2,),
+        policies=("fcfs",),
+        capacities=("5",),
+        engine={"threads": 1},
+    )
+    plan, traffic = live_options.plan_of(options)
+    work = live_work.work_of(plan, traffic)
+    folder = LiveFolder(tmp_path / "runs", plan)
+    folder.claim()
+    # no answer would end by itself after these
+    recorded = {each.request_id: 2 + number for number, each in enumerate(work.requests)}
+    folder.keep_lengths(recorded)
+    watching = Watching()
+    flags = plan.flags
+    with Stack(StackOptions(flags["engine"], flags["predictor"], {"policy": "fcfs"})) as stack:
+        services = live_services.OwnServices(stack, plan, work)
+        session = live_session.Session(plan, work, folder, services, watching, lambda: 1000.0)
+        assert session.run(plan.runs)
+    (run,) = watching.runs
+    assert list(run.header.invalid) == []
+    measured = [row for row in run.rows if row.measured]
+    assert {row.request_id: row.output_tokens for row in measured} == recorded
+    assert run.header.facts["lengths_unlike_recording_share"] == 0
+    assert {row.forced_tokens for row in run.rows if not row.measured} == {None}
+
+
 def test_a_gateway_that_runs_is_measured_under_the_policy_that_it_serves(
     tmp_path: Path, stack: Stack
 ) -> None:
     out, address = tmp_path / "runs", f"--gateway={stack.gateway_address}"
     small = ("--real-text", "--max-tokens=4", "--jobs=5", "--warm-up=1", "--capacity=5")
-    command = ["bench", "live", f"--out={out}", address, *small]
+    held = ["bench", "live", f"--out={tmp_path / 'held'}", address, *small]
+    command = ["bench", "live", f"--out={out}", address, *small, "--let-lengths-vary"]
+    refused = CliRunner().invoke(app, held)
+    assert refused.exit_code == 1
+    assert "--let-lengths-vary" in refused.output
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
     assert "keeps its settings" in result.output
@@ -290,7 +327,19 @@ def test_settings_of_services_are_values_or_switches() -> None:
     }
 
 
-def test_real_text_takes_every_prompt_once_and_forces_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("real_text", [True, False])
+@pytest.mark.parametrize("hold_lengths", [True, False])
+def test_lengths_are_held_for_real_text_alone(
+    data: Path, real_text: bool, hold_lengths: bool
+) -> None:
+    options = LiveOptions(data=data, real_text=real_text, hold_lengths=hold_lengths)
+    plan, _ = live_options.plan_of(options)
+    assert plan.hold_lengths is (real_text and hold_lengths)
+
+
+def test_real_text_takes_every_prompt_once_and_forces_nothing_before_its_recording(
+    tmp_path: Path,
+) -> None:
     rows = [
         {"id": f"{prompt}{llm}", "prompt": prompt, "model": llm, "response_tokens": 3}
         for prompt in ("Hi.", "Ho.")

@@ -42,6 +42,14 @@ def test_runs_that_do_not_count_are_named_with_their_reasons() -> None:
     assert "0 (−1)" in found
 
 
+def test_runs_of_other_work_than_fcfs_are_named() -> None:
+    fcfs, ssjf = (simulated(policy, jobs=100) for policy in ("fcfs", "ssjf"))
+    assert "not the same work" not in shown(fcfs, ssjf)
+    longer = [replace(row, output_tokens=2 * row.output_tokens) for row in ssjf.rows]
+    found = shown(fcfs, Run(ssjf.header, longer))
+    assert "ssjf-1: +100.0% output tokens against fcfs's run: not the same work" in found
+
+
 def test_runs_without_predictions_are_named() -> None:
     run = simulated("ssjf", jobs=100)
     rows = [replace(row, predicted_by_model=number % 2 == 0) for number, row in enumerate(run.rows)]
