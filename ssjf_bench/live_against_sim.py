@@ -41,6 +41,8 @@ Row = dict[str, Any]
 class Comparison:
     """What was found."""
 
+    engines: Sequence[tuple[Cell, Fit]]
+    """The cells that could be compared, and the engine of each."""
     fits: Sequence[Row]
     """The engine of each cell: step time, handover, admission, and how well they fit."""
     rows: Sequence[Row]
@@ -59,7 +61,7 @@ def compare(
     found: Sequence[Cell], advance: Callable[[str], None] = lambda _run: None
 ) -> Comparison:
     """Simulates every valid run of cells that have fcfs; `advance` is told of each."""
-    fits: list[Row] = []
+    engines: list[tuple[Cell, Fit]] = []
     rows: list[Row] = []
     simulated: list[Run] = []
     left_out: list[str] = []
@@ -69,14 +71,15 @@ def compare(
         except ValueError as error:
             left_out.append(f"{cell.title}: {error}")
             continue
-        fits.append(_fit_row(cell, fit))
+        engines.append((cell, fit))
         of_cell = []
         for run in (run for runs in cell.runs.values() for run in runs):
             of_cell.append(as_simulated(run, fit))
             advance(run.header.run)
         rows += _side_by_side(cell, of_cell, fit)
         simulated += of_cell
-    return Comparison(fits, rows, simulated, left_out)
+    fits = [_fit_row(cell, fit) for cell, fit in engines]
+    return Comparison(engines, fits, rows, simulated, left_out)
 
 
 def fit_of(cell: Cell) -> Fit:

@@ -26,14 +26,13 @@ KEPT: Final = (
 """What a row has of a run's summary."""
 
 
-def simulated(cell: Cell, choices: Sequence[Choice]) -> list[Row]:
+def simulated(cell: Cell, fit: Fit, choices: Sequence[Choice]) -> list[Row]:
     """A row for each fcfs run of the cell and each policy, against fcfs as simulated, too.
 
     Jobs, arrivals and predictions are those of the live fcfs run; `oracle` is told the lengths
-    of its answers, and stands for the others' share of its gain where it is among them.
-    Raises ValueError for a cell without fcfs.
+    of its answers, and stands for the others' share of its gain where it is among them. The
+    fit is that of the cell, which has fcfs if it has one.
     """
-    fit = live_against_sim.fit_of(cell)
     return [row for run in cell.runs["fcfs"] for row in _rows(run, fit, choices)]
 
 

@@ -58,8 +58,9 @@ def against_sim(
         if not cells:
             fail(f"--records: no valid run in {records}")
         found = _compare(cells)
-        with_fcfs = [cell for cell in cells if cell.fcfs] if choices else []
-        supposed = [row for cell in with_fcfs for row in live_what_if.simulated(cell, choices)]
+        supposed = [
+            row for cell, fit in found.engines for row in live_what_if.simulated(cell, fit, choices)
+        ]
     except (*FAILURES, RecordsError) as error:
         fail(str(error))
     if plots is not None:

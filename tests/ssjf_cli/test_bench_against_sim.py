@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from shutil import copytree
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -51,6 +52,16 @@ def test_policies_that_were_not_run_live_are_simulated_too(records: Path, tmp_pa
     assert found[0]["share_of_oracle_gain"] == 1.0
     assert "not run live" in result.stdout
     assert "bounded-ssjf alpha 1.5" in result.stdout
+
+
+def test_cells_that_cannot_be_fitted_have_no_what_if(records: Path, tmp_path: Path) -> None:
+    out, folder = tmp_path / "out.json", copytree(records, tmp_path / "records")
+    live_records.write(folder, simulated("fcfs", max_batch=4, jobs=10))
+    result = run("--records", folder, "--json", out, "--what-if", "oracle")
+    assert result.exit_code == 0, result.output
+    found = json.loads(out.read_text(encoding="utf-8"))
+    assert [each["max_batch"] for each in found["what_if"]] == [8]
+    assert "fewer than 20 answers" in " ".join(found["left_out"])
 
 
 def test_a_policy_that_there_is_not_is_named(records: Path, tmp_path: Path) -> None:
