@@ -108,12 +108,12 @@ class GatewaySettings(ServiceSettings):
     @field_validator("engines")
     @classmethod
     def _addresses(cls, engines: str) -> str:
-        listed = [address for address in engines.split(",") if address.strip()]
+        listed = channel.listed(engines)
         if not listed:
             raise ValueError("at least one host:port is needed")
         for address in listed:
-            check_address(address.strip())
-        if len({address.strip() for address in listed}) < len(listed):
+            check_address(address)
+        if len(set(listed)) < len(listed):
             raise ValueError("the same host:port is listed twice")
         return engines
 
@@ -121,8 +121,8 @@ class GatewaySettings(ServiceSettings):
     @classmethod
     def _predictor_address(cls, predictor: str) -> str:
         if predictor not in ("", "none"):
-            for address in predictor.split(","):
-                check_address(address.strip())
+            for address in channel.listed(predictor):
+                check_address(address)
             channel.balanced_target(predictor)
         return predictor
 
@@ -137,7 +137,7 @@ class GatewaySettings(ServiceSettings):
     @property
     def engine_addresses(self) -> tuple[str, ...]:
         """The engines, one by one."""
-        return tuple(part.strip() for part in self.engines.split(",") if part.strip())
+        return channel.listed(self.engines)
 
     @property
     def predictor_address(self) -> str | None:

@@ -118,7 +118,7 @@ def measure(options: BenchOptions, say: Say) -> dict[str, Any]:
         "pytorch_precision": "fp16" if served.provider == CUDA else "fp32",
         "revision": model.manifest.revision,
         "prompt_tokens": tokens,
-        "predictors": len(served.address.split(",")),
+        "predictors": len(channel.listed(served.address)),
         "seconds_a_case": options.seconds,
         "results": results,
     }
@@ -136,7 +136,9 @@ def _prompts(model: ModelDir, tokens: int) -> Prompts:
 def _predictor(options: BenchOptions, model: ModelDir) -> Iterator[Served]:
     """The services, checked to be on the provider and of the revision that are asked for."""
     if options.address is not None:
-        providers = [_provider(options, model, each) for each in options.address.split(",")]
+        channel.balanced_target(options.address)  # raises what is wrong with it
+        listed = channel.listed(options.address)
+        providers = [_provider(options, model, each) for each in listed]
         yield Served(options.address, providers[0], ())
         return
     flags = {"model_dir": str(model.folder.resolve()), "provider": options.provider}

@@ -57,6 +57,7 @@ def test_predictors_are_a_name_or_a_list_of_addresses(value: str) -> None:
         ("--engines", "a:1,b:2, a:1", "listed twice"),
         ("--engines", "a:0", "'a:0' is not host:port"),
         ("--engines", "a:65536", "'a:65536' is not host:port"),
+        ("--predictor", ",", "at least one host:port"),
         ("--predictor", "somewhere", "'somewhere' is not host:port"),
         ("--predictor", "10.0.0.1:1,somewhere", "'somewhere' is not host:port"),
         ("--predictor", "10.0.0.1:1,there:1", "or one name for all: 'there'"),

@@ -50,11 +50,25 @@ def test_an_option_that_does_not_exist_would_be_noticed() -> None:
         ("predictor:1", "predictor:1"),
         ("[::1]:1", "[::1]:1"),
         ("10.0.0.1:1, 10.0.0.2:2", "ipv4:10.0.0.1:1,10.0.0.2:2"),
+        (" predictor:1 ,", "predictor:1"),
         ("[::1]:1,[::1]:2", "ipv6:[::1]:1,[::1]:2"),
     ],
 )
 def test_several_addresses_are_one_target(addresses: str, target: str) -> None:
     assert channel.balanced_target(addresses) == target
+
+
+@pytest.mark.parametrize(
+    ("addresses", "says"),
+    [
+        (" ,", "at least one host:port"),
+        ("here:1,there:2", "IP:port each, or one name"),
+        ("10.0.0.1:1,[::1]:1", "all IPv4, or all IPv6"),
+    ],
+)
+def test_addresses_that_are_no_target_are_refused(addresses: str, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        channel.balanced_target(addresses)
 
 
 def named(name: str) -> Handle:

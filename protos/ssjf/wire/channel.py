@@ -69,24 +69,31 @@ def connect_balanced(addresses: str) -> grpc.aio.Channel:
     return grpc.aio.insecure_channel(balanced_target(addresses), options=BALANCED)
 
 
+def listed(addresses: str) -> tuple[str, ...]:
+    """host:port,host:port,... one by one; spaces and empty parts are left out."""
+    return tuple(part.strip() for part in addresses.split(",") if part.strip())
+
+
 def balanced_target(addresses: str) -> str:
     """gRPC's name for host:port, of which all addresses count, or for IP:port,IP:port,...
 
-    Raises ValueError for several that are not IP addresses of one family: gRPC resolves one
-    name only.
+    Raises ValueError for none, and for several that are not IP addresses of one family: gRPC
+    resolves one name only.
     """
-    listed = [address.strip() for address in addresses.split(",")]
-    if len(listed) == 1:
-        return listed[0]
+    several = listed(addresses)
+    if len(several) == 1:
+        return several[0]
+    if not several:
+        raise ValueError("at least one host:port is needed")
     try:
-        versions = {ipaddress.ip_address(_host(address)).version for address in listed}
+        versions = {ipaddress.ip_address(_host(address)).version for address in several}
     except ValueError as error:
         raise ValueError(
             f"several addresses are IP:port each, or one name for all: {error}"
         ) from None
     if len(versions) > 1:
         raise ValueError("several addresses are all IPv4, or all IPv6")
-    return f"ipv{versions.pop()}:{','.join(listed)}"
+    return f"ipv{versions.pop()}:{','.join(several)}"
 
 
 def _host(address: str) -> str:
