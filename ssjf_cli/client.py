@@ -99,7 +99,7 @@ def describe(details: errors.ErrorDetails) -> str:
     reason = f" {details.reason}" if details.reason else ""
     line = f"{details.code.name}{reason}: {what}"
     if details.retry_after_s is not None:
-        line += f" (try again in {details.retry_after_s:g} s)"
+        line += f" (try again in {details.retry_after_s:.3g} s)"
     return " ".join(line.split())
 
 

@@ -19,7 +19,9 @@ from rich.text import Text
 from ssjf.engine.v1 import engine_pb2
 from ssjf.gateway.v1 import gateway_pb2
 
-BAR_CHARS: Final = 20
+BAR_CHARS: Final = 16
+LEAST_ID_CHARS: Final = 8
+LEAST_REASON_CHARS: Final = 12
 RIGHT: Final = "right"
 CLASS_STYLES: Final = {"urgent": "bold red", "standard": "", "batch": "dim"}
 
@@ -64,10 +66,14 @@ class Screen:
     def _requests(self, title: str, entries: Iterable[gateway_pb2.QueueEntry], count: int) -> Table:
         shown = [*entries][: self._rows]
         more = f", {len(shown)} of {count:,}" if count > len(shown) else ""
-        made = _table(f"{title}{more}", "request", "tenant", "class")
-        for name in ("prompt", "predicted", "", "sent", "waited"):
-            made.add_column(name, justify=RIGHT)
-        made.add_column("waits for / engine")
+        made = _table(f"{title}{more}")
+        # In a narrow terminal the request's id gives way, not what is said of it.
+        made.add_column("request", min_width=LEAST_ID_CHARS)
+        for name in ("tenant", "class"):
+            made.add_column(name, no_wrap=True)
+        for name in ("prompt", "predicted", "sent", "waited"):
+            made.add_column(name, justify=RIGHT, no_wrap=True)
+        made.add_column("waits for\nor engine", min_width=LEAST_REASON_CHARS)
         for entry in shown:
             made.add_row(*_cells(entry))
         return made
@@ -75,19 +81,19 @@ class Screen:
 
 def _cells(entry: gateway_pb2.QueueEntry) -> Sequence[Text]:
     name = _class(entry.priority)
-    source = {gateway_pb2.PREDICTION_SOURCE_PRIOR: "prior"}.get(entry.prediction_source, "")
+    prior = entry.prediction_source == gateway_pb2.PREDICTION_SOURCE_PRIOR
     cells = (
-        entry.request_id[:36],
         entry.tenant or "-",
         name,
         f"{entry.prompt_tokens:,}",
-        f"{entry.predicted_tokens:,.0f}",
-        source,
+        f"{entry.predicted_tokens:,.0f}{' prior' if prior else ''}",
         f"{entry.output_tokens:,}",
         _seconds(entry.waited_ms / 1e3),
         entry.engine_id or _reason(entry.wait_reason),
     )
-    return [Text(cell, CLASS_STYLES.get(name, "")) for cell in cells]
+    style = CLASS_STYLES.get(name, "")
+    request = Text(entry.request_id[:36], style, no_wrap=True, overflow="ellipsis")
+    return [request, *(Text(cell, style) for cell in cells)]
 
 
 def _classes(queue: gateway_pb2.GetQueueResponse) -> Table:
@@ -161,7 +167,7 @@ def _waits(queue: gateway_pb2.GetQueueResponse) -> Table:
 
 def _predictions(queue: gateway_pb2.GetQueueResponse) -> Table:
     quality, counters = queue.predictions, queue.counters
-    made = _table(f"predictions, {quality.count} lately", "what")
+    made = _table(f"predictions, last {quality.count}", "what")
     made.add_column("", justify=RIGHT)
     tau_b = f"{quality.tau_b:.2f}" if quality.HasField("tau_b") else "not yet"
     made.add_row("Kendall's tau-b", tau_b)
@@ -180,7 +186,8 @@ def _table(title: str, *first: str) -> Table:
         title_justify="left",
         title_style="bold",
         box=box.SIMPLE_HEAD,
-        padding=(0, 1),
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
         show_edge=False,
     )
     for name in first:
@@ -218,11 +225,11 @@ def _reason(reason: gateway_pb2.WaitReason.ValueType) -> str:
     return {
         "unspecified": "",
         "no_engine": "an engine",
-        "tenant_limit": "its tenant's limit",
-        "global_limit": "the gateway's limit",
-        "class": "a higher class",
-        "tenant_share": "other tenants' shares",
-        "order": "those before it",
+        "tenant_limit": "tenant's limit",
+        "global_limit": "gateway's limit",
+        "class": "higher class",
+        "tenant_share": "fair share",
+        "order": "its turn",
         "kv": "KV cache",
         "place": "a place",
         "company": "company",

@@ -126,9 +126,25 @@ def test_the_screen_shows_who_waits_and_why() -> None:
     row = next(line for line in text.splitlines() if "waits[/red]" in line)
     assert row.split() == [
         *("[red]waits[/red]", "acme", "batch", "0", "321", "prior", "0", "2.5", "s"),
-        *("a", "higher", "class"),
+        *("higher", "class"),
     ]
-    assert next(line for line in text.splitlines() if " runs " in line).split()[-1] == "gpu-0"
+    (runs,) = [line for line in text.splitlines() if line.startswith("runs ")]
+    assert runs.split()[-1] == "gpu-0"
+
+
+def test_in_a_terminal_of_80_columns_an_id_gives_way_and_nothing_else() -> None:
+    queue = snapshot()
+    queue.running[0].request_id = "0123456789abcdef0123456789abcdef"
+    queue.running[0].engine_id = "node-15381"
+    queue.running[0].predicted_tokens = queue.running[0].output_tokens = 1234
+    queue.running[0].waited_ms = 12_300
+    console = paper(width=80)
+    console.print(Screen("host:1", gateway_pb2.GetServerInfoResponse(), 2).draw(queue))
+    (row,) = [line for line in written(console).splitlines() if line.startswith("012")]
+    request, *others = row.split()
+    assert request.endswith("…")
+    assert len(request) >= 8
+    assert others == [*("-", "urgent", "0", "1,234", "1,234", "12.3", "s", "node-15381")]
 
 
 def test_the_screen_says_when_predictions_are_not_believed() -> None:
