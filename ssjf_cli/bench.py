@@ -111,6 +111,8 @@ def predictor(
     stdout = Console()
     stdout.width = max(MIN_WIDTH, stdout.width)
     stdout.print(predictor_table(results))
+    for line in results["left_out"]:
+        console.print(f"left out: {line}", style="yellow", markup=False)
 
 
 def predictor_table(results: Mapping[str, Any]) -> Table:

@@ -27,7 +27,7 @@ from predictor_svc.model_dir import (
 )
 from predictor_svc.session import CPU, CUDA
 from predictor_svc.training.backbone import BackboneMissing
-from predictor_svc.training.weights import load_trained, shipped_folder
+from predictor_svc.training.weights import load_trained, revision, shipped_folder
 from ssjf.predictor.v1 import predictor_pb2, predictor_pb2_grpc
 from ssjf.wire import channel
 from ssjf_bench import forward, predictor_load, predictor_prompts
@@ -51,7 +51,7 @@ class BenchError(Exception):
     """What runs is not what was asked for."""
 
 
-FAILURES = (BenchError, LoadError, ForwardError, ModelDirError, BackboneMissing, ValueError)
+FAILURES = (BenchError, LoadError, ForwardError, ModelDirError, ValueError)
 Say = Callable[[str], None]
 
 
@@ -90,16 +90,17 @@ class Served:
 def measure(options: BenchOptions, say: Say) -> dict[str, Any]:
     """All cases, as plain data.
 
+    Where the backbone is not installed, eager PyTorch is left out, and `left_out` says so.
     Raises one of FAILURES, or StackError where the service does not start or ends.
     """
     model = open_model_dir(options.model_dir or default_model_dir())
     weights = options.weights or shipped_folder()
-    eager_model = load_trained(weights)
-    eager_model.model.backbone.merge()
-    if eager_model.revision != model.manifest.revision:
+    network, left_out = _network(weights)
+    exported_from = revision(weights)
+    if exported_from != model.manifest.revision:
         raise BenchError(
             f"{model.folder} holds revision {model.manifest.revision}, {weights} "
-            f"{eager_model.revision}: name the weights that it was exported from (--weights)"
+            f"{exported_from}: name the weights that it was exported from (--weights)"
         )
     tokens = min(PROMPT_TOKENS, model.manifest.config.input.max_tokens)
     prompts = _prompts(model, tokens)
@@ -107,10 +108,9 @@ def measure(options: BenchOptions, say: Say) -> dict[str, Any]:
     with _predictor(options, model) as served:
         results = [*_load_cases(served, prompts, options, say)]
     precision = choose_precision("auto", served.provider, model.manifest)
-    alone = {
-        "onnxruntime": forward.bare_onnxruntime(model.graph(precision), served.provider),
-        "pytorch_eager": _eager(eager_model.model, served.provider),
-    }
+    alone = {"onnxruntime": forward.bare_onnxruntime(model.graph(precision), served.provider)}
+    if network is not None:
+        alone["pytorch_eager"] = _eager(network, served.provider)
     results += _alone_cases(alone, tokens, options.seconds, say)
     return {
         "provider": served.provider,
@@ -121,7 +121,18 @@ def measure(options: BenchOptions, say: Say) -> dict[str, Any]:
         "predictors": len(channel.listed(served.address)),
         "seconds_a_case": options.seconds,
         "results": results,
+        "left_out": left_out,
     }
+
+
+def _network(weights: Path) -> tuple[torch.nn.Module | None, list[str]]:
+    """What was exported, in PyTorch, adapters merged; or None and why it is left out."""
+    try:
+        model = load_trained(weights).model
+    except BackboneMissing as error:
+        return None, [f"pytorch_eager: {error}"]
+    model.backbone.merge()
+    return model, []
 
 
 def _prompts(model: ModelDir, tokens: int) -> Prompts:
@@ -224,7 +235,7 @@ def _alone_row(case: str, batch: int, found: Latency) -> dict[str, Any]:
 
 
 def _eager(model: torch.nn.Module, provider: str) -> Forward:
-    """The network in PyTorch, in the precision that is served there, adapters merged."""
+    """The network in PyTorch, in the precision that is served there."""
     cuda = provider == CUDA
     if cuda and not torch.cuda.is_available():
         raise BenchError("PyTorch sees no GPU: there is no eager run to compare with")

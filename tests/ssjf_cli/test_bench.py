@@ -9,12 +9,16 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from shutil import copytree
 
 import onnxruntime
 import pytest
 from typer.testing import CliRunner, Result
 
 from predictor_svc.model_dir import default_model_dir, open_model_dir
+from predictor_svc.training import backbone
+from predictor_svc.training.backbone import Packaged
+from predictor_svc.training.weights import shipped_folder
 from ssjf_cli.bench import app
 from tests.ssjf_bench.fake_predictor import FakePredictor, serving
 
@@ -107,6 +111,31 @@ def test_an_address_where_nothing_listens_is_one_line(tmp_path: Path) -> None:
     result = run(f"--json={tmp_path / 'x'}", f"--address={address}")
     assert result.exit_code == 1
     assert f"no predictor answers at {address}: UNAVAILABLE" in _line(result)
+
+
+def test_without_the_backbone_eager_pytorch_is_left_out_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    absent = Packaged("gt_a_package_that_is_not_there", lambda folder: folder)
+    monkeypatch.setitem(backbone.PACKAGED, backbone.MINILM, absent)
+    out = tmp_path / "bench.json"
+    with predictor_on("CPUExecutionProvider") as address:
+        options = ("--provider=cpu", f"--address={address}", "--seconds=0.2", "--clients=1")
+        result = run(f"--json={out}", *options)
+    assert result.exit_code == 0, result.output
+    data = json.loads(out.read_text())
+    assert [row["case"] for row in data["results"]] == CASES[:6]
+    assert "gt_a_package_that_is_not_there is not installed" in data["left_out"][0]
+    assert "left out: pytorch_eager" in _line(result)
+
+
+def test_weights_of_another_model_are_no_baseline(tmp_path: Path) -> None:
+    other = copytree(shipped_folder(), tmp_path / "weights")
+    config = other / "config.json"
+    config.write_text(config.read_text() + "\n")
+    result = run(f"--json={tmp_path / 'x'}", f"--weights={other}")
+    assert result.exit_code == 1
+    assert "name the weights that it was exported from" in _line(result)
 
 
 def test_a_result_that_could_not_be_kept_is_not_measured(tmp_path: Path) -> None:
