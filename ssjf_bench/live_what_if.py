@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from ssjf_bench import live_against_sim, live_report
-from ssjf_bench.live_cells import Cell
+from ssjf_bench.live_against_sim import Comparison
 from ssjf_bench.live_plan import Choice
 from ssjf_bench.live_records import Run
 from ssjf_bench.step_fit import Fit
@@ -26,19 +26,24 @@ KEPT: Final = (
 """What a row has of a run's summary."""
 
 
-def simulated(cell: Cell, fit: Fit, choices: Sequence[Choice]) -> list[Row]:
-    """A row for each fcfs run of the cell and each policy, against fcfs as simulated, too.
+def simulated(compared: Comparison, choices: Sequence[Choice]) -> list[Row]:
+    """A row for each fcfs run that was compared and each policy, against fcfs as simulated, too.
 
     Jobs, arrivals and predictions are those of the live fcfs run; `oracle` is told the lengths
-    of its answers, and stands for the others' share of its gain where it is among them. The
-    fit is that of the cell, which has fcfs if it has one.
+    of its answers, and stands for the others' share of its gain where it is among them.
     """
-    return [row for run in cell.runs["fcfs"] for row in _rows(run, fit, choices)]
+    fcfs = {run.header.run: run for run in compared.simulated}
+    return [
+        row
+        for cell, fit in compared.engines
+        for run in cell.runs["fcfs"]
+        for row in _rows(run, fcfs[run.header.run], fit, choices)
+    ]
 
 
-def _rows(run: Run, fit: Fit, choices: Sequence[Choice]) -> list[Row]:
-    runs = [run, *(_under(choice, run) for choice in choices)]
-    again = [live_against_sim.as_simulated(each, fit) for each in runs]
+def _rows(run: Run, fcfs: Run, fit: Fit, choices: Sequence[Choice]) -> list[Row]:
+    supposed = [live_against_sim.as_simulated(_under(choice, run), fit) for choice in choices]
+    again = [fcfs, *supposed]
     found = live_report.summaries(
         [each.header for each in again], [row for each in again for row in each.rows]
     )

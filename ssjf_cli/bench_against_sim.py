@@ -18,6 +18,7 @@ from rich.table import Table
 
 from ssjf_cli.bench_failure import check_output, console, extras, fail
 from ssjf_cli.bench_json import JsonOption, write_json
+from ssjf_cli.live_table import other_work
 
 if TYPE_CHECKING:
     from ssjf_bench.live_against_sim import Comparison
@@ -58,9 +59,7 @@ def against_sim(
         if not cells:
             fail(f"--records: no valid run in {records}")
         found = _compare(cells)
-        supposed = [
-            row for cell, fit in found.engines for row in live_what_if.simulated(cell, fit, choices)
-        ]
+        supposed = live_what_if.simulated(found, choices)
     except (*FAILURES, RecordsError) as error:
         fail(str(error))
     if plots is not None:
@@ -77,9 +76,7 @@ def against_sim(
         "records": live_report.checksums(sorted(records.glob(f"[!.]*{SUFFIX}"))),
     }
     write_json(json_file, results)
-    _show(found, averages)
-    if supposed:
-        _show_what_if(supposed)
+    _show(found, averages, supposed)
 
 
 def _compare(cells: Sequence[Cell]) -> Comparison:
@@ -91,7 +88,9 @@ def _compare(cells: Sequence[Cell]) -> Comparison:
         return live_against_sim.compare(cells, lambda _run: bar.advance(task))
 
 
-def _show(found: Comparison, averages: Sequence[dict[str, Any]]) -> None:
+def _show(
+    found: Comparison, averages: Sequence[dict[str, Any]], supposed: Sequence[dict[str, Any]]
+) -> None:
     from ssjf_bench import live_report
 
     stdout = Console()
@@ -104,6 +103,8 @@ def _show(found: Comparison, averages: Sequence[dict[str, Any]]) -> None:
             _note_other_answers(row, stdout)
     for line in found.left_out:
         console.print(f"left out: {line}", style="yellow", markup=False)
+    if supposed:
+        stdout.print(_what_if_table(supposed))
 
 
 def _table(title: str, rows: Sequence[dict[str, Any]]) -> Table:
@@ -129,12 +130,9 @@ def _table(title: str, rows: Sequence[dict[str, Any]]) -> Table:
 
 
 def _note_other_answers(row: dict[str, Any], stdout: Console) -> None:
-    from ssjf_cli.live_table import NOTED_WORK
-
-    more = row["output_tokens_factor"] - 1
-    if abs(more) > NOTED_WORK:
+    if more := other_work(row):
         stdout.print(
-            f"{row['label']}: answers of {more:+.1%} tokens; against fcfs simulated on them: mean "
+            f"{row['label']}: answers of {more} tokens; against fcfs simulated on them: mean "
             f"{row['mean_jct_change_on_its_answers']:+.1%}, p99 "
             f"{row['p99_jct_factor_on_its_answers']:.2f} ×",
             style="yellow",
@@ -142,7 +140,7 @@ def _note_other_answers(row: dict[str, Any], stdout: Console) -> None:
         )
 
 
-def _show_what_if(rows: Sequence[dict[str, Any]]) -> None:
+def _what_if_table(rows: Sequence[dict[str, Any]]) -> Table:
     from ssjf_bench import live_report
 
     made = Table(title="not run live: simulated against simulated fcfs", box=box.SIMPLE_HEAD)
@@ -158,9 +156,7 @@ def _show_what_if(rows: Sequence[dict[str, Any]]) -> None:
             *(f"{row['p99_jct_s']:,.2f}", f"{row['p99_jct_factor']:.2f} ×"),
             f"{row['throughput_factor']:.2f} ×",
         )
-    stdout = Console()
-    stdout.width = max(MIN_WIDTH, stdout.width)
-    stdout.print(made)
+    return made
 
 
 def _fitted(fit: dict[str, Any]) -> str:

@@ -46,13 +46,19 @@ def show(
                 style="yellow",
                 markup=False,
             )
-        more = (each["output_tokens_factor"] or 1.0) - 1
-        if abs(more) > NOTED_WORK:
+        if more := other_work(each):
             console.print(
-                f"{each['run']}: {more:+.1%} output tokens against fcfs's run: not the same work",
+                f"{each['run']}: {more} output tokens against fcfs's run: not the same work",
                 style="yellow",
                 markup=False,
             )
+
+
+def other_work(row: Mapping[str, Any]) -> str:
+    """By how much a run's output tokens differ from fcfs's, where that is to be said; else empty,
+    as where there is no such run to compare with."""
+    more = (row["output_tokens_factor"] or 1.0) - 1
+    return f"{more:+.1%}" if abs(more) > NOTED_WORK else ""
 
 
 _FIGURES: Final = (

@@ -64,6 +64,14 @@ def test_cells_that_cannot_be_fitted_have_no_what_if(records: Path, tmp_path: Pa
     assert "fewer than 20 answers" in " ".join(found["left_out"])
 
 
+def test_a_repeat_without_its_fcfs_is_shown_all_the_same(tmp_path: Path) -> None:
+    for each in (simulated("fcfs", jobs=150), simulated("ssjf", jobs=150, repeat=2)):
+        live_records.write(tmp_path, each)
+    result = run("--records", tmp_path, "--json", tmp_path / "out.json")
+    assert result.exit_code == 0, result.output
+    assert "ssjf" in result.stdout
+
+
 def test_a_policy_that_there_is_not_is_named(records: Path, tmp_path: Path) -> None:
     result = run("--records", records, "--json", tmp_path / "out.json", "--what-if", "sjf")
     assert result.exit_code == 1
