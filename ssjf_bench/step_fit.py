@@ -24,6 +24,11 @@ Floats = NDArray[np.float64]
 ITERATIONS: Final = 8
 """The step clock needs step times and step times the clock; it stands still long before."""
 FEWEST_ANSWERS: Final = 20
+TERMS: Final = (
+    *("base_ms", "per_sequence_ms", "prefill_ms", "prefill_token_ms"),
+    *("context_token_ms", "per_doubling_ms"),
+)
+"""What of a `StepTime` is found, in the order of the columns of `_terms`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,27 +143,22 @@ def drift(rows: Sequence[LiveRow], step_time: StepTime) -> float:
 
 @dataclass(frozen=True, slots=True)
 class _Clock:
-    """How many steps had run and how many tokens had come by each time; linear in between."""
+    """What had come by each time; linear in between."""
 
     times_s: Floats
-    steps: Floats
-    tokens: Floats
-    contexts: Floats
-    """Tokens that sequences looked back on, added up over the steps."""
-    doublings: Floats
-    """Binary logarithms of the sequences that ran, added up over the steps."""
+    sums: Floats
+    """A row for the steps that had run, and for what is added up over them: the sequences that
+    ran (that is tokens), the tokens that they looked back on, and the binary logarithms of
+    their number."""
 
-    def steps_by(self, times_s: Floats) -> Floats:
-        return np.asarray(np.interp(times_s, self.times_s, self.steps))
-
-    def tokens_by(self, times_s: Floats) -> Floats:
-        return np.asarray(np.interp(times_s, self.times_s, self.tokens))
-
-    def contexts_by(self, times_s: Floats) -> Floats:
-        return np.asarray(np.interp(times_s, self.times_s, self.contexts))
-
-    def doublings_by(self, times_s: Floats) -> Floats:
-        return np.asarray(np.interp(times_s, self.times_s, self.doublings))
+    def between(self, first_s: Floats, last_s: Floats) -> Floats:
+        """The rows of `sums`, from each first time to its last."""
+        return np.stack(
+            [
+                np.interp(last_s, self.times_s, each) - np.interp(first_s, self.times_s, each)
+                for each in self.sums
+            ]
+        )
 
 
 def _clock(of: _Answers, step_time: StepTime) -> _Clock:
@@ -187,19 +187,14 @@ def _clock(of: _Answers, step_time: StepTime) -> _Clock:
     reading = np.concatenate([np.zeros(len(begins) + len(ones)), begins, -begins])
     stands = np.cumsum(reading[order])[:-1] > 0
     gaps_s, middles_s = np.diff(times_s), (times_s[:-1] + times_s[1:]) / 2
-    running = np.round(going_on(ones))
+    running = np.round(going_on(ones)).astype(int)
     context = np.maximum(going_on(offset) + going_on(rate) * middles_s, 0.0)
-    doublings = np.log2(np.maximum(running, 1.0))
-    step_s = 1e-3 * (
-        step_time.base_ms
-        + step_time.per_sequence_ms * running
-        + step_time.per_doubling_ms * doublings
-        + step_time.context_token_ms * context
-    )
+    decode_s = np.array([step_time.decode_s(each) for each in range(running.max(initial=0) + 1)])
+    step_s = decode_s[running] + 1e-3 * step_time.context_token_ms * context
     goes = (running > 0) & ~stands & (step_s > 0)
     steps = np.divide(gaps_s, step_s, out=np.zeros_like(step_s), where=goes)
-    summed = (_summed(steps * each) for each in (running, context, doublings))
-    return _Clock(times_s, _summed(steps), *summed)
+    each_step = (np.ones_like(steps), running, context, np.log2(np.maximum(running, 1)))
+    return _Clock(times_s, np.stack([_summed(steps * each) for each in each_step]))
 
 
 def _summed(values: Floats) -> Floats:
@@ -217,17 +212,16 @@ def _terms(of: _Answers, step_time: StepTime) -> Floats:
     that all looked back on, and the doublings of how many they were.
     """
     clock = _clock(of, step_time)
-    steps = clock.steps_by(of.end_s) - clock.steps_by(of.first_s)
-    tokens = clock.tokens_by(of.end_s) - clock.tokens_by(of.first_s)
-    contexts = clock.contexts_by(of.end_s) - clock.contexts_by(of.first_s)
-    doublings = clock.doublings_by(of.end_s) - clock.doublings_by(of.first_s)
+    steps, tokens, contexts, doublings = clock.between(of.first_s, of.end_s)
     # The clock says what was there on average; how many steps there were is known better.
     right = np.divide(of.steps, steps, out=np.zeros_like(steps), where=steps > 0)
     last = np.searchsorted(of.group_first_s, of.end_s + of.half_step_s, "right")
     read = _summed(of.group_tokens)
     groups, prompts = last - of.group - 1, read[last] - read[of.group + 1]
-    in_steps = (tokens * right, groups, prompts, contexts * right, doublings * right)
-    columns = (of.steps, *in_steps)
+    columns = (
+        *(of.steps, tokens * right, groups, prompts),
+        *(contexts * right, doublings * right),
+    )
     return np.asarray(np.stack(columns, axis=1)[of.several], dtype=np.float64)
 
 
@@ -237,24 +231,11 @@ def _solve(matrix: Floats, seen_s: Floats) -> StepTime:
     scale = np.maximum(np.abs(matrix).max(axis=0), 1e-12)
     scaled = matrix / scale * weight[:, None]
     found = optimize.nnls(scaled, seen_s * 1e3 * weight)[0] / scale
-    base_ms, per_sequence_ms, prefill_ms, prefill_token_ms, context_token_ms, doubling_ms = found
-    return StepTime(
-        *(float(base_ms), float(per_sequence_ms), float(prefill_token_ms), float(prefill_ms)),
-        *(float(context_token_ms), float(doubling_ms)),
-    )
+    return StepTime(**dict(zip(TERMS, found.tolist(), strict=True)))
 
 
 def _coefficients(step_time: StepTime) -> Floats:
-    return np.array(
-        [
-            step_time.base_ms,
-            step_time.per_sequence_ms,
-            step_time.prefill_ms,
-            step_time.prefill_token_ms,
-            step_time.context_token_ms,
-            step_time.per_doubling_ms,
-        ]
-    )
+    return np.array([getattr(step_time, name) for name in TERMS])
 
 
 def _busy_steps(found: Sequence[_Answers], step_time: StepTime) -> list[float]:
@@ -262,7 +243,7 @@ def _busy_steps(found: Sequence[_Answers], step_time: StepTime) -> list[float]:
     missed: list[float] = []
     for each in found:
         clock = _clock(each, step_time)
-        steps = clock.steps_by(each.first_s) - clock.steps_by(each.started_s) - 1
+        steps = clock.between(each.started_s, each.first_s)[0] - 1
         waited = each.started_s - each.queued_s > 2 * each.half_step_s
         missed += steps[waited & (each.others > 0)].tolist()
     return missed

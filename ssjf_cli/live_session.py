@@ -91,10 +91,10 @@ class Session:
         """
         if missing:
             self._look(missing[0])
-            if self._plan.real_text and self._folder.lengths() is None:
-                self._record()
-            if self._plan.hold_lengths:
-                self._work = live_work.held(self._work, self._folder.lengths() or {})
+            if self._plan.real_text:
+                recorded = self._folder.lengths() or self._record()
+                if self._plan.hold_lengths:
+                    self._work = live_work.held(self._work, recorded)
         for planned in missing:
             offered = self._offered(planned)
             if too_long(self._plan, self._folder, planned, self._seconds_left()):
@@ -137,13 +137,14 @@ class Session:
                 "the fallback are as they were started"
             )
 
-    def _record(self) -> None:
+    def _record(self) -> Mapping[str, int]:
         """Real text: every request once, as fast as it goes, for the oracle's lengths."""
         engine = Engine("continuous", self._plan.most_places)
         self._watcher.begin(RECORDING, self._work.size(self._plan, engine))
         seen = self._replay(engine, self._work.requests)
         lengths = {record.request.request_id: record.output_tokens for record in seen.measured}
         self._folder.keep_lengths(lengths)
+        return lengths
 
     def _capacity(self, engine: Engine) -> float:
         """Given, measured before, or measured now."""

@@ -2,14 +2,15 @@
 
 Own heaps of items `(key, number, stamp, entry)`. An entry that left or moved has another
 stamp by then, so its old items are skipped when they come up, and swept out before they
-outweigh the rest. Every operation is O(log n), amortised, but
-`company`, which is asked for where a whole batch is led by a long job.
+outweigh the rest. Every operation is O(log n), amortised, but `company`, which is asked for
+where a whole batch is led by a long job.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from heapq import heapify, heappop, heappush, nlargest
+from math import inf
 
 from gateway_svc.scheduling.entry import Entry
 from gateway_svc.scheduling.policy import Line
@@ -55,13 +56,13 @@ class KeyedLine(Line):
         entry.stamp += 1
         self._stale += 1
         if self._stale > 64 + len(self._heap) // 2:
-            self._heap = _current(self._heap)
+            self._heap = current(self._heap)
             self._stale = 0
 
     def in_order(self, now_s: float) -> list[Entry]:
         """Every job by its key."""
         del now_s
-        return [item[3] for item in sorted(_current(self._heap))]
+        return [item[3] for item in sorted(current(self._heap))]
 
 
 class DueLine(Line):
@@ -116,8 +117,8 @@ class DueLine(Line):
         entry.stamp += 1
         self._live -= 1
         if len(self._by_key) + len(self._by_due) > 64 + 4 * self._live:
-            self._by_key = _current(self._by_key)
-            self._by_due = _current(self._by_due)
+            self._by_key = current(self._by_key)
+            self._by_due = current(self._by_due)
 
     def company(self, work: float, most: int) -> list[Entry]:
         """Those with the largest keys up to `work`."""
@@ -127,8 +128,8 @@ class DueLine(Line):
         """The jobs that are due, then the others."""
         del now_s
         clock = self._clock()
-        due = [item[3] for item in sorted(_current(self._by_due)) if item[0] <= clock]
-        others = [item[3] for item in sorted(_current(self._by_key)) if item[3].due > clock]
+        due = [item[3] for item in sorted(current(self._by_due)) if item[0] <= clock]
+        others = [item[3] for item in sorted(current(self._by_key)) if item[3].due > clock]
         return due + others
 
 
@@ -137,15 +138,21 @@ def nearest_below(heap: list[Item], work: float, most: int) -> list[Entry]:
 
     At most `most` of them, most work first, ties by arrival. O(n), but O(1) where there is none.
     """
-    while heap and heap[0][2] != heap[0][3].stamp:
-        heappop(heap)
-    if not heap or heap[0][0] > work:
+    if first_key(heap) > work:
         return []
     below = (item for item in heap if item[0] <= work and item[2] == item[3].stamp)
     return [item[3] for item in nlargest(most, below, key=lambda item: (item[0], -item[1]))]
 
 
-def _current(heap: list[Item]) -> list[Item]:
+def first_key(heap: list[Item]) -> float:
+    """The key of a heap's first live job, after whatever is stale; infinity without any."""
+    while heap and heap[0][2] != heap[0][3].stamp:
+        heappop(heap)
+    return heap[0][0] if heap else inf
+
+
+def current(heap: list[Item]) -> list[Item]:
+    """The heap without its stale items."""
     kept = [item for item in heap if item[2] == item[3].stamp]
     heapify(kept)
     return kept

@@ -13,13 +13,13 @@ A percentile of 99 does not see one job in a hundred: the longest 0.8 % may be g
 
 from __future__ import annotations
 
-from heapq import heapify, heappop, heappush
-from math import inf, isinf
+from heapq import heappop, heappush
+from math import isinf
 from typing import Final
 
 from gateway_svc.scheduling.calibration import Calibration
 from gateway_svc.scheduling.entry import Entry
-from gateway_svc.scheduling.lines import nearest_below
+from gateway_svc.scheduling.lines import Item, current, first_key, nearest_below
 from gateway_svc.scheduling.percentile import Percentile
 from gateway_svc.scheduling.policy import LaneWork, Line, PolicyOptions, register
 
@@ -32,7 +32,6 @@ LONGEST_SHARE: Final = 0.008
 """Less than a hundredth, since some others will miss the tail, too."""
 KNOWN_JOBS: Final = 100
 """Arrivals before any is among the longest."""
-Item = tuple[float, int, int, Entry]
 
 
 @register("tail-ssjf")
@@ -111,9 +110,9 @@ class _TailLine(Line):
         """The heap whose first job is due; the longest jobs after the others."""
         before, before_longest = self._due_before()
         most, longest = self._by_due
-        if most and _first(most) <= before:
+        if first_key(most) <= before:
             return most
-        if longest and _first(longest) <= before_longest:
+        if first_key(longest) <= before_longest:
             return longest
         return None
 
@@ -127,8 +126,8 @@ class _TailLine(Line):
         entry.stamp += 1  # its items in the heaps
         self._stale += 1
         if self._stale > 64 + len(self._by_work) // 2:
-            self._by_work = _current(self._by_work)
-            self._by_due = (_current(self._by_due[0]), _current(self._by_due[1]))
+            self._by_work = current(self._by_work)
+            self._by_due = (current(self._by_due[0]), current(self._by_due[1]))
             self._stale = 0
 
     def started(self, entry: Entry) -> None:
@@ -150,11 +149,11 @@ class _TailLine(Line):
         due = [
             item[3]
             for by_due, before in zip(self._by_due, self._due_before(), strict=True)
-            for item in sorted(_current(by_due))
+            for item in sorted(current(by_due))
             if item[0] <= before
         ]
         known = {entry.number for entry in due}
-        rest = [item[3] for item in sorted(_current(self._by_work))]
+        rest = [item[3] for item in sorted(current(self._by_work))]
         return due + [entry for entry in rest if entry.number not in known]
 
     def _due_before(self) -> tuple[float, float]:
@@ -169,18 +168,3 @@ class _TailLine(Line):
     def _service(self, expected_tokens: float) -> float:
         """What the lane does while a job of that work itself runs, as far as it counts; tokens."""
         return SERVICE_SHARE * max(1, self._running_jobs) * expected_tokens
-
-
-def _first(heap: list[Item]) -> float:
-    """Where the first job of a heap by due stands, after whatever is stale; at infinity if none."""
-    while heap[0][2] != heap[0][3].stamp:
-        heappop(heap)
-        if not heap:
-            return inf
-    return heap[0][0]
-
-
-def _current(heap: list[Item]) -> list[Item]:
-    kept = [item for item in heap if item[2] == item[3].stamp]
-    heapify(kept)
-    return kept

@@ -70,8 +70,14 @@ def connect_balanced(addresses: str) -> grpc.aio.Channel:
 
 
 def listed(addresses: str) -> tuple[str, ...]:
-    """host:port,host:port,... one by one; spaces and empty parts are left out."""
-    return tuple(part.strip() for part in addresses.split(",") if part.strip())
+    """host:port,host:port,... one by one; spaces and empty parts are left out.
+
+    Raises ValueError for none.
+    """
+    found = tuple(part.strip() for part in addresses.split(",") if part.strip())
+    if not found:
+        raise ValueError("at least one host:port is needed")
+    return found
 
 
 def balanced_target(addresses: str) -> str:
@@ -83,8 +89,6 @@ def balanced_target(addresses: str) -> str:
     several = listed(addresses)
     if len(several) == 1:
         return several[0]
-    if not several:
-        raise ValueError("at least one host:port is needed")
     try:
         versions = {ipaddress.ip_address(_host(address)).version for address in several}
     except ValueError as error:
